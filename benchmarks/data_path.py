@@ -1,0 +1,197 @@
+"""How fast training crops come: from the STFT cache, from the audio shards, and the plain way.
+
+The plain way is what published training code does for each crop: read both files whole, cut, divide by the
+peak, transform, compress with angle and exp. One thread, because that is what a loading worker has. The
+ways take turns in every round, so that a busy machine slows all of them; figures are medians over rounds.
+
+    python benchmarks/data_path.py [--crops 100] [--rounds 5] [--out benchmarks/results/data_path.json]
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas
+import soundfile
+import torch
+
+from diffse import paths, storage
+from diffse.data import manifest, shards, stft_cache
+from diffse.data.batches import CropSource, WaveSource
+from diffse.settings import Stft
+from diffse.spectrogram import Spectrogram
+
+RATE, FRAMES, FACTOR, BATCH = 16000, 256, 0.15, 8
+
+
+def write_corpus(root: Path, pairs: int, seconds: float) -> None:
+    """The same noise-like pairs as mixtures (shards and manifest) and as single 16-bit files."""
+    folder, files = paths.mixtures(root, "bench"), root / "files"
+    folder.mkdir(parents=True)
+    files.mkdir()
+    empty = {"string": "", "int64": 0, "float64": 0.0, "bool": True}
+    rng, rows = np.random.default_rng(0), []
+    with shards.ShardWriter(folder, RATE, 2) as writer:
+        for number in range(pairs + 1):
+            envelope = np.abs(np.sin(2 * np.pi * 3 * np.arange(int(seconds * RATE)) / RATE))
+            clean = 0.1 * envelope * rng.standard_normal(envelope.size)
+            pair = np.stack([clean, clean + 0.05 * rng.standard_normal(envelope.size)])
+            row = {column: empty[kind] for column, kind in manifest.COLUMNS.items()} | writer.add(pair)
+            split = "train" if number < pairs else "valid"
+            rows.append(row | {"id": f"{number:05d}", "split": split, "rate": RATE})
+            for name, wave in zip(("clean", "noisy"), pair, strict=True):
+                soundfile.write(files / f"{number:05d}_{name}.wav", wave, RATE, "PCM_16")
+    manifest.write(pandas.DataFrame(rows), folder)
+
+
+def plain_compress(X: torch.Tensor) -> torch.Tensor:
+    """As published: magnitude and angle apart."""
+    return FACTOR * X.abs() ** 0.5 * torch.exp(1j * X.angle())
+
+
+class PlainSource:
+    """As published: whole files, one transform per signal."""
+
+    def __init__(self, folder: Path, pairs: int):
+        self.folder, self.pairs = folder, pairs
+        self.window, self.rng = torch.hann_window(510), np.random.default_rng(0)
+
+    def sample(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        stem = f"{k % self.pairs:05d}"
+        waves = [
+            torch.from_numpy(soundfile.read(self.folder / f"{stem}_{name}.wav", dtype="float32")[0])
+            for name in ("clean", "noisy")
+        ]
+        length = (FRAMES - 1) * 128
+        start = int(self.rng.integers(len(waves[0]) - length))
+        clean, noisy = (wave[start : start + length] for wave in waves)
+        peak = noisy.abs().max()
+        return self.transform(clean / peak), self.transform(noisy / peak)
+
+    def transform(self, wave: torch.Tensor) -> torch.Tensor:
+        X = torch.stft(wave, 510, 128, window=self.window, center=True, return_complex=True)
+        return plain_compress(X)
+
+    def batch(self, step: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pairs = [self.sample(k) for k in range(step * batch, (step + 1) * batch)]
+        return torch.stack([clean for clean, _ in pairs]), torch.stack([noisy for _, noisy in pairs])
+
+
+def measure(action: Callable[[], None], count: int) -> tuple[float, float]:
+    """(wall, CPU) milliseconds per item of an action that makes `count` items."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    action()
+    return (time.perf_counter() - wall) * 1e3 / count, (time.process_time() - cpu) * 1e3 / count
+
+
+def take_turns(actions: dict[str, Callable[[], None]], count: int, rounds: int) -> dict[str, dict]:
+    """Medians over rounds, and the ratio to the last action's time, round by round."""
+    for action in actions.values():
+        action()  # files into the page cache, windows made
+    times = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            times[name].append(measure(action, count))
+    reference = times[list(actions)[-1]]
+    return {
+        name: {
+            "wall_ms": statistics.median(wall for wall, _ in found),
+            "cpu_ms": statistics.median(cpu for _, cpu in found),
+            "per_second": 1e3 / statistics.median(wall for wall, _ in found),
+            "times_plain_cpu": statistics.median(
+                plain / own for (_, own), (_, plain) in zip(found, reference, strict=True)
+            ),
+        }
+        for name, found in times.items()
+    }
+
+
+def run(pairs: int, seconds: float, crops: int, rounds: int) -> dict:
+    """All figures, on a corpus of `pairs` pairs made for the purpose."""
+    torch.set_num_threads(1)
+    steps = max(crops // BATCH, 1)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        write_corpus(root, pairs, seconds)
+        build = measure(lambda: stft_cache.run(SimpleNamespace(cache=Stft()), "bench", root), 1)
+        description = json.loads((paths.cache(root, "bench") / "cache.json").read_text())
+        sources = {
+            "cache": CropSource(paths.cache(root, "bench"), "train", FRAMES, FACTOR, 0),
+            "audio shards": WaveSource(
+                paths.mixtures(root, "bench"), Spectrogram(factor=FACTOR), "train", FRAMES, 0
+            ),
+            "plain": PlainSource(root / "files", pairs),
+        }
+        path = take_turns(
+            {
+                kind: lambda source=source: [source.batch(step, BATCH) for step in range(steps)]
+                for kind, source in sources.items()
+            },
+            steps * BATCH,
+            rounds,
+        )
+    X = Spectrogram().stft(torch.randn(2, (FRAMES - 1) * 128))
+    compression = take_turns(
+        {
+            "scaling": lambda: [Spectrogram().compress(X) for _ in range(20)],
+            "plain": lambda: [plain_compress(X) for _ in range(20)],
+        },
+        20,
+        rounds,
+    )
+    return {
+        "setting": {"pairs": pairs, "seconds": seconds, "frames": FRAMES, "batch": BATCH, "rounds": rounds}
+        | {"crops_per_round": steps * BATCH, "threads": 1},
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "crops": path,
+        "compression": compression,
+        "cache": {
+            "audio_seconds_per_second": (pairs + 1) * seconds / (build[0] / 1e3),
+            "storage_error_db": description["storage_error_db"],
+        },
+    }
+
+
+def table(result: dict) -> str:
+    """The figures as Markdown."""
+    lines = ["| training crops | per second | wall ms | CPU ms | times plain (CPU) |", "|---|---|---|---|---|"]
+    for section in ("crops", "compression"):
+        for name, row in result[section].items():
+            label = name if section == "crops" else f"compression of one pair: {name}"
+            lines.append(
+                f"| {label} | {row['per_second']:.0f} | {row['wall_ms']:.2f} | {row['cpu_ms']:.2f} "
+                f"| {row['times_plain_cpu']:.1f} |"
+            )
+    cache = result["cache"]
+    error = cache["storage_error_db"]
+    lines.append("")
+    lines.append(
+        f"Building the cache: {cache['audio_seconds_per_second']:.0f} s of audio per second. Storage error: "
+        f"spectrogram {error['spectrogram']['mean']:.1f} dB, waveform {error['waveform']['mean']:.1f} dB."
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--crops", type=int, default=100, help="per round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data_path.json")
+    args = parser.parse_args()
+    result = run(args.pairs, args.seconds, args.crops, args.rounds)
+    storage.write_json(args.out, result)
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()

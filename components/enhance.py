@@ -1,0 +1,35 @@
+"""Kubeflow component of `diffse enhance`."""
+
+from kfp import dsl
+
+from components import component
+
+
+@component
+def enhance(
+    workspace: str,
+    system: str,
+    corpus: str,
+    settings: str,
+    mixtures: str,
+    checkpoint: str,
+    enhanced: dsl.OutputPath(str),
+):
+    """Enhance the test split of a corpus with a system.
+
+    Args:
+        workspace: project folder (with params.yaml) on a volume that all steps share.
+        system: <recipe>.<corpus it is trained on>.
+        corpus: the corpus to enhance.
+        settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
+        mixtures: reference of the corpus's pairs, from their gate.
+        checkpoint: reference of the system, from its gate.
+        enhanced: reference of the enhanced audio.
+    """
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "diffse", "enhance", system, corpus]
+    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
+    command += ["--needs", mixtures, "--needs", checkpoint]
+    subprocess.run([*command, "--write-reference", enhanced], check=True)

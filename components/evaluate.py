@@ -1,0 +1,35 @@
+"""Kubeflow component of `diffse evaluate`."""
+
+from kfp import dsl
+
+from components import component
+
+
+@component
+def evaluate(
+    workspace: str,
+    system: str,
+    corpus: str,
+    settings: str,
+    mixtures: str,
+    scored: str,
+    results: dsl.OutputPath(str),
+):
+    """Score the test split of a corpus against its clean speech.
+
+    Args:
+        workspace: project folder (with params.yaml) on a volume that all steps share.
+        system: <recipe>.<corpus it is trained on>, or 'unprocessed' for the noisy input itself.
+        corpus: the corpus that was enhanced.
+        settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
+        mixtures: reference of the corpus's pairs, from their gate.
+        scored: reference of the audio to score, from its gate: the enhanced, or the pairs for 'unprocessed'.
+        results: reference of the scores.
+    """
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "diffse", "evaluate", system, corpus]
+    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
+    command += ["--needs", mixtures, "--needs", scored]
+    subprocess.run([*command, "--write-reference", results], check=True)

@@ -1,0 +1,313 @@
+"""Command line: one verb per step. DVC stages and Kubeflow components call exactly this.
+
+What a user can mend ends with one line on standard error and a non-zero exit: 1 when a gate failed, 2 for
+any other mistake, 130 after Ctrl-C, 143 when the system asked the process to end. A traceback means a defect
+in diffse. Nothing heavy is imported before a verb needs it.
+"""
+
+import argparse
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffse import __version__
+from diffse.errors import DiffseError
+
+# ------------------------------------------------------------------------------------------------ verbs
+
+
+def _prepare(args, params, root: Path) -> dict:
+    from diffse.data import prepare
+
+    return prepare.run(params, args.corpus, root)
+
+
+def _check(args, params, root: Path) -> dict:
+    from diffse.validation import gate
+
+    return gate.run(params, args.artifact, tuple(args.names), root)
+
+
+def _cache(args, params, root: Path) -> dict:
+    from diffse.data import stft_cache
+
+    return stft_cache.run(params, args.corpus, root)
+
+
+def _train(args, params, root: Path) -> dict:
+    from diffse import training
+
+    return training.run(params, args.system, root)
+
+
+def _enhance(args, params, root: Path) -> dict:
+    from diffse import enhancer
+
+    return enhancer.run(params, args.source, args.target, root)
+
+
+def _enhance_files(args) -> dict:
+    from diffse import enhancer
+
+    return enhancer.enhance_paths(
+        Path(args.source),
+        Path(args.target),
+        Path(args.checkpoint),
+        steps=args.steps,
+        seed=args.seed,
+        batch=args.batch,
+        device=args.device,
+        resample=not args.no_resample,
+        overwrite=args.overwrite,
+    )
+
+
+def _evaluate(args, params, root: Path) -> dict:
+    from diffse.metrics import evaluate
+
+    return evaluate.run(params, args.system, args.corpus, root)
+
+
+def _report(args, params, root: Path) -> dict:
+    from diffse.report import build
+
+    result = build.run(params, root)
+    if args.page:
+        from diffse import paths, storage
+
+        with storage.atomic_file(args.page) as temporary:
+            shutil.copyfile(paths.report(root) / "index.html", temporary)
+    return result
+
+
+# verb -> (function, help, positional arguments). Their order is the order of the chain.
+VERBS = {
+    "prepare": (_prepare, "mix or collect the pairs of a corpus", ("corpus",)),
+    "check": (_check, "judge an artifact by the rules of its gate", ("artifact", "names+")),
+    "cache": (_cache, "store a corpus as compressed spectrograms for training", ("corpus",)),
+    "train": (_train, "train a system, or continue where it stopped", ("system",)),
+    "enhance": (_enhance, "enhance a corpus with a system, or files with a checkpoint", ("source", "target")),
+    "evaluate": (_evaluate, "score an enhanced corpus ('unprocessed' scores the input)", ("system", "corpus")),
+    "report": (_report, "write the report over all results", ()),
+}
+
+HELP = {
+    "corpus": "name of a corpus under 'prepare' in params.yaml",
+    "artifact": "mixtures, cache, checkpoint, enhanced or metrics",
+    "names": "what to judge: CORPUS, SYSTEM, or SYSTEM CORPUS",
+    "system": "<recipe>.<corpus it is trained on>, for example bridge_demo.demo",
+    "source": "a system (<recipe>.<corpus>); with --checkpoint an audio file or folder",
+    "target": "a corpus; with --checkpoint the file or folder to write",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="diffse",
+        description="Diffusion-based speech enhancement: from recordings to trained systems and a report.",
+        epilog="'dvc repro' runs all steps in order and only those that a change affects.",
+    )
+    parser.add_argument("--version", action="version", version=f"diffse {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, (_, text, names) in VERBS.items():
+        sub = verbs.add_parser(verb, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        for name in names:
+            plain = name.rstrip("+")
+            sub.add_argument(plain, nargs="+" if plain != name else None, help=HELP[plain])
+        _add_common(sub)
+        if verb == "enhance":
+            _add_enhance(sub)
+        elif verb == "report":
+            sub.add_argument("--page", type=Path, metavar="FILE", help="write the page there too")
+    return parser
+
+
+def _add_common(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
+        help="settings; the project is the folder they are in (default: params.yaml)",
+    )  # fmt: skip
+    runner = sub.add_argument_group("for pipeline runners")
+    runner.add_argument(
+        "--needs", action="append", default=[], metavar="REFERENCE", help="an input, as a step named it"
+    )
+    runner.add_argument("--settings", metavar="JSON", help="stop unless params.yaml says the same")
+    runner.add_argument("--write-reference", type=Path, metavar="FILE", help="name what was written there")
+
+
+def _add_enhance(sub: argparse.ArgumentParser) -> None:
+    files = sub.add_argument_group("for files and folders")
+    files.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="for example models/<system>/best")
+    files.add_argument("--steps", type=int, metavar="N", help="sampler steps (default: the checkpoint's)")
+    files.add_argument("--seed", type=int, metavar="S", help="seed of the noise (default: the checkpoint's)")
+    files.add_argument("--batch", type=int, metavar="B", help="pieces enhanced at once")
+    files.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    files.add_argument("--no-resample", action="store_true", help="refuse files of another rate")
+    files.add_argument("--overwrite", action="store_true", help="enhance again what is there already")
+
+
+# ------------------------------------------------------------------------------------------- one command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the return value is the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        with _user_errors(), _stop_on_sigterm():
+            if args.verb == "enhance" and _is_for_files(args, parser):
+                return _run_on_files(args, argv)
+            return _run_step(args, argv)
+    except DiffseError as error:
+        print(f"diffse: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as stop:
+        print("diffse: stopped; the same command continues or starts again", file=sys.stderr)
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+def _is_for_files(args: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
+    if args.checkpoint is not None:
+        return True
+    for name in ("steps", "seed", "batch", "device", "no_resample", "overwrite"):
+        if getattr(args, name) not in (None, False):
+            parser.error(f"--{name.replace('_', '-')} needs --checkpoint")
+    if Path(args.source).exists():
+        parser.error(f"to enhance '{args.source}', add --checkpoint models/<system>/best")
+    return False
+
+
+def _run_on_files(args: argparse.Namespace, argv: list[str]) -> int:
+    """Enhance files. A run record is kept only inside a project: nobody wants one beside their audio."""
+    from diffse import runs
+
+    record = contextlib.nullcontext({})
+    if args.params.is_file():
+        record = runs.recorded(args.params.parent, "enhance", ("files",), argv)
+    with record as run, _user_errors():
+        run["result"] = result = _enhance_files(args)
+    speed = result["real_time_factor"]
+    print(
+        f"{result['enhanced']} enhanced, {result['kept']} already there: {result['output']}"
+        + (f" ({speed:.2f} s per second of audio)" if speed else "")
+    )
+    return 0
+
+
+def _run_step(args: argparse.Namespace, argv: list[str]) -> int:
+    from diffse import runs, settings, steps
+
+    step = steps.describe(args.verb, _names(args))
+    root = args.params.parent
+    if not args.params.is_file():  # no project here, so no place for a record either
+        settings.load(args.params)
+    began = time.monotonic()
+    with runs.recorded(root, step.verb, step.names, argv) as run, _user_errors():
+        params = settings.load(args.params)
+        steps.check_names(step, params, args.params)
+        run["settings"] = steps.settings_read(step, params)
+        _check_inputs(args, step, run["settings"], root)
+        run["result"] = VERBS[step.verb][0](args, params, root)
+        steps.check_written(root, step)
+        run["output"] = steps.reference(root, step.artifact)
+        run["data"] = _data_versions(step, root)
+        if args.write_reference:
+            args.write_reference.parent.mkdir(parents=True, exist_ok=True)
+            args.write_reference.write_text(run["output"], encoding="utf-8")
+    print(f"{step.command}: done in {time.monotonic() - began:.1f} s, {root / step.writes[0]}")
+    return 0
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    names = []
+    for name in VERBS[args.verb][2]:
+        value = getattr(args, name.rstrip("+"))
+        names += value if isinstance(value, list) else [value]
+    return names
+
+
+def _check_inputs(args: argparse.Namespace, step, found: dict, root: Path) -> None:
+    """Compare with what the pipeline was compiled for and what the steps before handed over."""
+    import json
+
+    from diffse import steps
+
+    if args.settings is not None and json.loads(args.settings) != found:
+        keys = ", ".join(step.settings)
+        raise DiffseError(f"{args.params}: {keys} changed since the pipeline was compiled; compile it again")
+    for reference in args.needs:
+        steps.check_reference(root, reference)
+
+
+def _data_versions(step, root: Path) -> dict[str, str]:
+    """Version of every corpus that the step's names speak of."""
+    from diffse import runs
+
+    corpora = {name.rpartition(".")[2] for name in step.names}
+    versions = {corpus: runs.data_version(root, corpus) for corpus in sorted(corpora)}
+    return {corpus: version for corpus, version in versions.items() if version}
+
+
+# ----------------------------------------------------------------------------------------------- endings
+
+_ENDINGS = {
+    errno.ENOSPC: "the disk is full; free some space and run the command again (what was there before is kept)",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
+    errno.EACCES: "permission denied; check who owns it and its access rights",
+    errno.EPERM: "permission denied; check who owns it and its access rights",
+    errno.EROFS: "the file system can only be read; choose another folder",
+}
+
+
+@contextlib.contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turn what the system refuses (full disk, no permission) into a DiffseError."""
+    try:
+        yield
+    except DiffseError:
+        raise
+    except Exception as error:
+        code = _system_error(error)
+        if code is None:
+            raise
+        place = getattr(error, "filename2", None) or getattr(error, "filename", None)
+        raise DiffseError(f"{place}: {_ENDINGS[code]}" if place else _ENDINGS[code]) from error
+
+
+def _system_error(error: BaseException | None) -> int | None:
+    """The errno of `_ENDINGS` behind an exception. Libraries hide it in a cause or in their own text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _ENDINGS:
+            return error.errno
+        if os.strerror(errno.ENOSPC) in str(error):
+            return errno.ENOSPC
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """End on SIGTERM (a cluster that takes a node away) as on Ctrl-C, so that the run is recorded."""
+    owner = os.getpid()
+
+    def stop(number: int, _frame: object) -> None:
+        if os.getpid() != owner:  # a forked worker: its pool ends it this way and expects no noise
+            os._exit(128 + number)
+        raise KeyboardInterrupt(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, where Python allows no handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

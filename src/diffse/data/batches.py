@@ -1,0 +1,261 @@
+"""Training crops. Which ones, and in what order, depends on the seed and the sample number alone.
+
+Sample number k = step * batch + place in the batch, counted over all processes. Its utterance is entry
+k mod N of the permutation of epoch k div N, its first frame is drawn for k alone; nothing is remembered from
+one sample to the next. Restarts, workers and processes therefore cannot change what training sees.
+"""
+
+import functools
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from diffse.data import manifest, shards
+from diffse.data.cache_reader import CacheReader
+from diffse.errors import DiffseError
+from diffse.settings import Stft
+from diffse.spectrogram import Spectrogram
+
+Normalise = Literal["noisy", "clean", "none"]
+
+SILENCE = 1e-5  # a crop whose peak is below (-100 dB) is not scaled up: that would only amplify rounding
+
+
+class Order:
+    """The endless sequence of utterances and crop positions.
+
+    Only raw bits of the Philox generator are used: numpy promises those for ever, its distributions not.
+    """
+
+    def __init__(self, utterances: int, seed: int):
+        self.utterances, self.seed = utterances, seed
+        self._permutation = functools.lru_cache(maxsize=2)(self._permute)
+
+    def item(self, k: int) -> int:
+        """Utterance of sample k; every utterance occurs once in each epoch of N samples."""
+        epoch, place = divmod(k, self.utterances)
+        return int(self._permutation(epoch)[place])
+
+    def start(self, k: int, choices: int) -> int:
+        """Position of sample k's crop, uniform on 0 ... choices - 1."""
+        return int(self._bits("start", k, 1)[0]) * choices >> 64
+
+    def _permute(self, epoch: int) -> np.ndarray:
+        return np.argsort(self._bits("permutation", epoch, self.utterances), kind="stable")
+
+    def _bits(self, purpose: str, number: int, count: int) -> np.ndarray:
+        digest = hashlib.sha256(f"{purpose} {self.seed} {number}".encode()).digest()
+        return np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
+
+
+class CropSource:
+    """Crops from the STFT cache: one contiguous read and one scaling each.
+
+    frames: T >= 2; factor: beta of the compressed spectrogram; normalise: the signal whose peak within the
+    crop becomes 1 (paper 000, section V-A). Shorter utterances stand in the middle of zeros. DiffseError
+    when the cache is missing or damaged, or was made with another transform than `expected`.
+    """
+
+    def __init__(
+        self,
+        cache_folder: Path | str,
+        split: str,
+        frames: int,
+        factor: float,
+        seed: int,
+        normalise: Normalise = "noisy",
+        expected: Stft | None = None,
+    ):
+        self.cache = CacheReader(cache_folder, split)
+        if expected is not None:
+            self.cache.expect(expected)
+        self.frames, self.factor, self.normalise = _at_least_two(frames), factor, normalise
+        self.ids, self.order = self.cache.ids, Order(len(self.cache), seed)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def sample(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(clean, noisy) of sample k: complex64 [F, T], normalised and scaled."""
+        item = self.order.item(k)
+        available = int(self.cache.n_frames[item])
+        length = min(available, self.frames)
+        start = self.order.start(k, available - length + 1)
+        stored = self.cache.read(item, start, length)
+        scaled = np.multiply(stored, np.float32(self._scale(item, start, length)), dtype=np.float32)
+        X = scaled.view(np.complex64)[..., 0].transpose(1, 2, 0)
+        clean, noisy = _centre(X, self.frames)
+        return torch.from_numpy(clean), torch.from_numpy(noisy)
+
+    def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> dict[str, Any]:
+        """Process `rank`'s part of the batch of a step; see `collate`."""
+        return collate(self, step, batch, rank, world)
+
+    def _scale(self, item: int, start: int, length: int) -> float:
+        if self.normalise == "none":
+            return self.factor
+        signal = 1 if self.normalise == "noisy" else 0
+        hops = peak_hops(length, int(self.cache.n_frames[item]))
+        return self.factor * gain(self.cache.peak(item, start, hops, signal)) ** self.cache.stft.exponent
+
+
+class WaveSource:
+    """The same crops from the mixtures' audio, transformed when they are asked for.
+
+    It needs no cache and more time per crop. The transform, with its factor, is the argument `spectrogram`.
+    """
+
+    def __init__(
+        self,
+        mixtures_folder: Path | str,
+        spectrogram: Spectrogram,
+        split: str,
+        frames: int,
+        seed: int,
+        normalise: Normalise = "noisy",
+    ):
+        rows = manifest.read(mixtures_folder)
+        rows = rows[rows["split"] == split]
+        if rows.empty:
+            raise DiffseError(f"{mixtures_folder}: no utterances in the {split} split")
+        self.folder, self.spectrogram, self.normalise = Path(mixtures_folder), spectrogram, normalise
+        self.frames = _at_least_two(frames)
+        self.ids, self.order = rows["id"].tolist(), Order(len(rows), seed)
+        self._shard, self._position = rows["shard"].tolist(), rows["position"].to_numpy()
+        self._n_samples = rows["n_samples"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def sample(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(clean, noisy) of sample k: complex64 [F, T], normalised and scaled."""
+        item = self.order.item(k)
+        available = self.spectrogram.frames(int(self._n_samples[item]))
+        length = min(available, self.frames)
+        start = self.order.start(k, available - length + 1)
+        X = self._analyse(item, start, length, peak_hops(length, available))
+        clean, noisy = _centre(X, self.frames)
+        return torch.from_numpy(clean), torch.from_numpy(noisy)
+
+    def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> dict[str, Any]:
+        """Process `rank`'s part of the batch of a step; see `collate`."""
+        return collate(self, step, batch, rank, world)
+
+    def _analyse(self, item: int, start: int, length: int, hops: int) -> np.ndarray:
+        """Frames start ... start + length - 1 of an utterance: [2, F, length]."""
+        hop = self.spectrogram.hop
+        first, last, before = self.spectrogram.span(int(self._n_samples[item]), start, length)
+        pair = shards.read_item(self.folder, self._shard[item], int(self._position[item]) + first, last - first)
+        if self.normalise != "none":
+            signal = pair[1 if self.normalise == "noisy" else 0]
+            peak = np.abs(signal[before * hop : (before + hops) * hop]).max(initial=0.0)
+            pair = pair * np.float32(gain(float(peak)))
+        return self.spectrogram.analyse(torch.from_numpy(pair))[..., before : before + length].numpy()
+
+
+def peak_hops(length: int, available: int) -> int:
+    """Hops of samples whose peak normalises a crop of `length` out of `available` frames.
+
+    Those between the first and the last frame's centre, as published; all when the whole utterance is taken.
+    """
+    return length if length == available else length - 1
+
+
+def gain(peak: float) -> float:
+    """What makes the peak 1; 1 for silence, which has no peak to speak of."""
+    return 1 / peak if peak > SILENCE else 1.0
+
+
+def _centre(X: np.ndarray, frames: int) -> np.ndarray:
+    """[2, F, length] -> contiguous [2, F, frames], with zeros on both sides of a shorter crop."""
+    length = X.shape[-1]
+    if length == frames:
+        return np.ascontiguousarray(X)
+    left = (frames - length) // 2
+    padded = np.zeros((*X.shape[:-1], frames), X.dtype)
+    padded[..., left : left + length] = X
+    return padded
+
+
+def _at_least_two(frames: int) -> int:
+    if frames < 2:
+        raise DiffseError(f"training crops of {frames} frames are too short; set frames to 2 or more")
+    return frames
+
+
+def collate(
+    source: CropSource | WaveSource, step: int, batch: int, rank: int = 0, world: int = 1
+) -> dict[str, Any]:
+    """Process `rank`'s part of the global batch of `step`: samples step * batch + rank, + rank + world, ...
+
+    Returns k: list of b sample numbers; ids: list of b; clean, noisy: complex64 [b, 1, F, T]. The parts of
+    all processes together are the batch that a single process gets.
+    """
+    if not 0 <= rank < world <= batch:
+        raise DiffseError(f"batch {batch} cannot be shared by {world} processes (rank {rank}); raise the batch")
+    numbers = list(range(step * batch + rank, (step + 1) * batch, world))
+    pairs = [source.sample(k) for k in numbers]
+    return {
+        "k": numbers,
+        "ids": [source.ids[source.order.item(k)] for k in numbers],
+        "clean": torch.stack([clean for clean, _ in pairs]).unsqueeze(1),
+        "noisy": torch.stack([noisy for _, noisy in pairs]).unsqueeze(1),
+    }
+
+
+class Prefetcher:
+    """Iterates over the batches of steps first ... last - 1, computing up to `ahead` of them in advance.
+
+    `workers` threads compute them (0: none, each batch when it is asked for); the results and their order are
+    the same for any number. A context manager; leaving it stops the threads. What a worker raises is raised
+    where its batch is asked for.
+    """
+
+    def __init__(
+        self,
+        source: CropSource | WaveSource,
+        batch: int,
+        first: int,
+        last: int,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 1,
+        ahead: int = 4,
+    ):
+        self.source, self.batch, self.rank, self.world = source, batch, rank, world
+        self._steps = iter(range(first, last))
+        self._pool = ThreadPoolExecutor(workers, "batches") if workers else None
+        self._ahead = max(ahead, workers)
+        self._pending: deque[Future] = deque()
+
+    def __enter__(self) -> "Prefetcher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the threads; batches not asked for are dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        if self._pool is None:
+            return self._compute(next(self._steps))
+        while len(self._pending) < self._ahead and (step := next(self._steps, None)) is not None:
+            self._pending.append(self._pool.submit(self._compute, step))
+        if not self._pending:
+            raise StopIteration
+        return self._pending.popleft().result()
+
+    def _compute(self, step: int) -> dict[str, Any]:
+        return self.source.batch(step, self.batch, self.rank, self.world)

@@ -1,0 +1,112 @@
+"""Manifests: one Parquet row per utterance, with every fact that the audio cannot tell by itself."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffse import storage
+from diffse.errors import DiffseError
+
+if TYPE_CHECKING:
+    import pandas
+
+FILE = "manifest.parquet"
+REJECTED = "rejected.csv"  # file, reason
+SPLITS = ("train", "valid", "test")
+
+# Column -> type, in order. Offsets are samples at the rate of the source file; levels and peaks are those of
+# the stored signals; `clipped` counts samples at full scale in the recordings as they came (the clean one;
+# of ready pairs the worse of both), because storing them never clips.
+COLUMNS = {
+    "id": "string",
+    "corpus": "string",
+    "split": "string",
+    "speaker": "string",
+    "gender": "string",  # "" if unknown
+    "clean_source": "string",  # relative to sources/<corpus>
+    "clean_sha256": "string",
+    "clean_offset": "int64",
+    "noise_source": "string",  # the noisy file, for ready pairs
+    "noise_sha256": "string",
+    "noise_kind": "string",  # "" for ready pairs
+    "noise_offset": "int64",
+    "room": "string",
+    "snr_db": "float64",  # asked for; NaN for ready pairs
+    "snr_measured_db": "float64",
+    "gain": "float64",  # of both signals, against clipping
+    "n_samples": "int64",
+    "seconds": "float64",
+    "rate": "int64",
+    "peak": "float64",  # max |noisy|
+    "clipped": "float64",
+    "level_dbfs": "float64",  # RMS of clean
+    "noisy_dbfs": "float64",
+    "finite": "bool",
+    "seed": "int64",
+    "shard": "string",
+    "position": "int64",  # first sample in the shard
+    "sha256": "string",  # of the stored samples: shards.item_sha256
+}
+
+# Manifest of enhanced audio.
+ENHANCED_COLUMNS = {
+    "id": "string",
+    "n_samples": "int64",
+    "rate": "int64",
+    "shard": "string",
+    "position": "int64",
+    "gain": "float64",  # stored = enhanced * gain
+    "peak": "float64",
+    "level_dbfs": "float64",
+    "noisy_dbfs": "float64",
+    "evaluations": "int64",
+    "compute_seconds": "float64",
+    "sha256": "string",
+}
+
+
+def write(frame: "pandas.DataFrame", folder: Path | str, columns: dict[str, str] = COLUMNS) -> None:
+    """Write `frame` as `<folder>/manifest.parquet`, atomically, with exactly `columns` in their types.
+
+    The same rows give the same bytes. ValueError when a column is missing or does not fit its type.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise ValueError(f"the manifest lacks {', '.join(missing)}")
+    types = {
+        "string": pyarrow.string(),
+        "int64": pyarrow.int64(),
+        "float64": pyarrow.float64(),
+        "bool": pyarrow.bool_(),
+    }
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
+    # from_pandas=False keeps NaN a number; null would read as "no value was measured"
+    arrays = [
+        pyarrow.array(frame[name].tolist(), field.type, from_pandas=False)
+        for name, field in zip(columns, schema, strict=True)
+    ]
+    with storage.atomic_file(Path(folder) / FILE) as temporary:
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_arrays(arrays, schema=schema), temporary, compression="zstd"
+        )
+
+
+def read(folder: Path | str, columns: dict[str, str] = COLUMNS) -> "pandas.DataFrame":
+    """Read the manifest of `folder`. DiffseError when it is missing, damaged or lacks a column."""
+    import pandas
+    import pyarrow
+
+    path = Path(folder) / FILE
+    try:
+        frame = pandas.read_parquet(path)
+    except FileNotFoundError:
+        raise DiffseError(f"{path}: no such file; run the stage that writes it") from None
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DiffseError(f"{path}: damaged ({reason}); delete it and run its stage again") from None
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise DiffseError(f"{path}: lacks the column '{missing[0]}'; run the stage that writes it again")
+    return frame

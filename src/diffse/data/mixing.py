@@ -1,0 +1,255 @@
+"""One row of the manifest from its seed: which noise, how loud, which part of it, and the two signals.
+
+A row depends on its id, the corpus seed and the recordings alone, never on the rows around it, so that rows
+can be made in any order by any number of processes.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from diffse import audio
+from diffse.audio import AudioError
+from diffse.data import shards
+from diffse.data.recordings import Noise, Rejected, Speech
+from diffse.storage import sha256_file
+
+SILENT_DBFS = -70.0  # a recording below this holds nothing but the rounding of its samples
+PEAK = 0.99  # louder mixtures are scaled down to it
+CLIPPED = 0.999  # |sample| that counts as clipped
+_CROPS = 10  # parts of a noise recording that are tried before it is called silent
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that is needed to make one row. `noise` and `snr_db` are None for ready pairs."""
+
+    id: str
+    corpus: str
+    seed: int
+    rate: int  # Hz
+    min_seconds: float
+    speech: Speech
+    noise: Noise | None = None
+    snr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """The rows of one shard, in order. Together they are planned to hold at most `max_bytes`."""
+
+    folder: Path
+    number: int
+    max_bytes: int
+    tasks: list[Task]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished row: its facts and its stored samples, int32 [2, samples] (clean, noisy)."""
+
+    facts: dict
+    stored: np.ndarray
+
+
+def row_seed(corpus_seed: int, row_id: str) -> int:
+    """Seed of a row, 63 bits of SHA-256 over (corpus seed, id)."""
+    digest = hashlib.sha256(f"{corpus_seed}:{row_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def draw(seed: int, kinds: dict[str, list[Noise]], snr_range: tuple[float, float]) -> tuple[Noise, float]:
+    """Noise recording and SNR in dB of a row: first the kind, each equally likely, then the recording.
+
+    A kind with many recordings would otherwise drown the others. `kinds` must list recordings in a fixed
+    order; the kinds are sorted here.
+    """
+    rng = np.random.default_rng([seed, 0])
+    snr_db = float(rng.uniform(*snr_range))
+    names = sorted(kinds)
+    recordings = kinds[names[rng.integers(len(names))]]
+    return recordings[rng.integers(len(recordings))], snr_db
+
+
+def noise_gain(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> np.float32:
+    """Factor of `noise` that gives 10 log10(P_clean / P_noise) = snr_db over the whole of both."""
+    ratio = _power(clean) / _power(noise)
+    return np.float32(math.sqrt(ratio / 10.0 ** (snr_db / 10.0)))
+
+
+def peak_gain(clean: np.ndarray, noisy: np.ndarray) -> float:
+    """One gain for both signals that keeps their peaks at 0.99 at most; 1.0 if they are."""
+    peak = max(float(np.max(np.abs(clean))), float(np.max(np.abs(noisy))))
+    return float(np.float32(PEAK / peak)) if peak > PEAK else 1.0
+
+
+def make(task: Task) -> Made | Rejected:
+    """Make one row, or say which file stands in its way."""
+    try:
+        clean, clipped, checksum = _clean(task)
+        if task.noise is None:
+            noisy, noise_facts, clipped = _partner(task, clean, clipped)
+        else:
+            noisy, noise_facts = _mixture(task, clean)
+    except AudioError as error:
+        return Rejected(_source_of(task, error.path), error.reason)
+    if not np.all(np.isfinite(noisy)):
+        return Rejected(task.speech.source, "its samples are too large to be mixed")
+    return _finish(task, clean, noisy, noise_facts | {"clipped": clipped, "clean_sha256": checksum})
+
+
+def planned_samples(task: Task) -> int:
+    """Length of a row by the header of its clean file, rounded up; 0 where that cannot be read."""
+    try:
+        header = audio.info(task.speech.path)
+    except AudioError:
+        return 0
+    return math.ceil(header.samples * task.rate / header.rate) + 1
+
+
+def make_shard(batch: ShardTask) -> tuple[list[dict], list[Rejected]]:
+    """Make the rows of one shard and write it; returns their facts and the files in the way."""
+    rows, rejected = [], []
+    with shards.ShardWriter(batch.folder, batch.tasks[0].rate, 2, batch.max_bytes, batch.number) as writer:
+        for task in batch.tasks:
+            result = make(task)
+            if isinstance(result, Rejected):
+                rejected.append(result)
+            else:
+                rows.append(result.facts | writer.add_stored(result.stored, result.facts["sha256"]))
+    return rows, rejected
+
+
+def _source_of(task: Task, path: str) -> str:
+    """The manifest's name of a file."""
+    speech, noise = task.speech, task.noise
+    known = {str(speech.path): speech.source, str(speech.noisy_path): speech.noisy_source}
+    if noise is not None:
+        known[str(noise.path)] = noise.source
+    return known[path]
+
+
+def _clean(task: Task) -> tuple[np.ndarray, float, str]:
+    """Clean speech [samples] at the task's rate, its share of clipped samples, its checksum."""
+    path = task.speech.path
+    clean, clipped, checksum = _load(path, task.rate)
+    seconds = len(clean) / task.rate
+    if seconds < task.min_seconds:
+        raise AudioError(path, f"too short ({seconds:.2f} s; at least {task.min_seconds:g} s are needed)")
+    level = audio.rms_dbfs(clean)
+    if level < SILENT_DBFS:
+        raise AudioError(path, f"no speech: silent (RMS {level:.0f} dBFS)")
+    return clean, clipped, checksum
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, rate: int) -> tuple[np.ndarray, float, str]:
+    """First channel at `rate`; kept for the next mixtures of the same utterance."""
+    wave, from_rate = audio.read(path)
+    clipped = float(np.mean(np.abs(wave[0]) >= CLIPPED))
+    return audio.resample(wave[0], from_rate, rate), clipped, sha256_file(path)
+
+
+def _mixture(task: Task, clean: np.ndarray) -> tuple[np.ndarray, dict]:
+    noise, offset = _noise_part(task.noise, len(clean), task.rate, task.seed)
+    with np.errstate(over="ignore"):  # absurdly large samples end in infinities, which `make` refuses
+        noisy = clean + noise * noise_gain(clean, noise, task.snr_db)
+    return noisy, {
+        "noise_source": task.noise.source,
+        "noise_sha256": task.noise.sha256,
+        "noise_kind": task.noise.kind,
+        "noise_offset": offset,
+        "snr_db": task.snr_db,
+    }
+
+
+def _noise_part(noise: Noise, n_samples: int, rate: int, seed: int) -> tuple[np.ndarray, int]:
+    """`n_samples` of a noise recording from a random offset on, repeated where it is shorter.
+
+    Returns (noise [n_samples] at `rate`, offset in samples at the recording's own rate).
+    """
+    rng = np.random.default_rng([seed, 1])
+    needed = n_samples if noise.rate == rate else math.ceil(n_samples * noise.rate / rate) + 2
+    for _ in range(_CROPS):
+        if noise.samples >= needed:
+            offset = int(rng.integers(noise.samples - needed + 1))
+            part = audio.read(noise.path, offset, needed)[0][0]
+        else:
+            offset = int(rng.integers(noise.samples))
+            whole = _short_noise(noise.path)
+            part = whole[(offset + np.arange(needed)) % len(whole)]
+        if audio.rms_dbfs(part) >= SILENT_DBFS:
+            return audio.resample(part, noise.rate, rate)[:n_samples], offset
+    raise AudioError(noise.path, f"silent in {_CROPS} places tried")
+
+
+@lru_cache(maxsize=16)
+def _short_noise(path: Path) -> np.ndarray:
+    return audio.read(path)[0][0]
+
+
+def _partner(task: Task, clean: np.ndarray, clipped: float) -> tuple[np.ndarray, dict, float]:
+    """Noisy side of a ready pair. It must match its clean side sample by sample."""
+    path, clean_path = task.speech.noisy_path, task.speech.path
+    ours, theirs = audio.info(path), audio.info(clean_path)
+    if ours.rate != theirs.rate:
+        raise AudioError(path, f"has {ours.rate} Hz, its clean partner {theirs.rate} Hz")
+    if ours.samples != theirs.samples:
+        raise AudioError(path, f"has {ours.samples} samples, its clean partner {theirs.samples}")
+    noisy, noisy_clipped, checksum = _load(path, task.rate)
+    if np.array_equal(clean, noisy):
+        raise AudioError(path, "is identical to its clean partner")
+    facts = {
+        "noise_source": task.speech.noisy_source,
+        "noise_sha256": checksum,
+        "noise_kind": "",
+        "noise_offset": 0,
+        "snr_db": math.nan,
+    }
+    return noisy, facts, max(clipped, noisy_clipped)
+
+
+def _finish(task: Task, clean: np.ndarray, noisy: np.ndarray, facts: dict) -> Made:
+    """Scale, round to what is stored, and measure that."""
+    gain = peak_gain(clean, noisy)
+    stored, _ = shards.quantise(np.stack([clean, noisy]) * np.float32(gain))
+    clean, noisy = shards.to_float(stored)
+    speech = task.speech
+    return Made(
+        facts
+        | {
+            "id": task.id,
+            "corpus": task.corpus,
+            "split": speech.split,
+            "speaker": speech.speaker,
+            "gender": speech.gender,
+            "clean_source": speech.source,
+            "clean_offset": 0,
+            "room": "",
+            "snr_measured_db": _snr_db(clean, noisy - clean),
+            "gain": gain,
+            "n_samples": len(clean),
+            "seconds": len(clean) / task.rate,
+            "rate": task.rate,
+            "peak": float(np.max(np.abs(noisy))),
+            "level_dbfs": audio.rms_dbfs(clean),
+            "noisy_dbfs": audio.rms_dbfs(noisy),
+            "finite": bool(np.all(np.isfinite(stored))),
+            "seed": task.seed,
+            "sha256": shards.item_sha256(stored),
+        },
+        stored,
+    )
+
+
+def _power(wave: np.ndarray) -> float:
+    return float(np.mean(np.square(wave, dtype=np.float64)))
+
+
+def _snr_db(clean: np.ndarray, noise: np.ndarray) -> float:
+    power = _power(noise)
+    return 10.0 * math.log10(_power(clean) / power) if power > 0.0 else math.inf

@@ -1,0 +1,257 @@
+"""The step `prepare`: from recordings to mixtures, manifest and shards, in one atomic move."""
+
+import contextlib
+import csv
+import logging
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from diffse import audio, paths, storage
+from diffse.data import manifest, mixing
+from diffse.data.corpora import demo, folder
+from diffse.data.manifest import SPLITS
+from diffse.data.parallel import ordered_map
+from diffse.data.recordings import (
+    Noise,
+    Recordings,
+    Rejected,
+    check_disjoint,
+    mixture_id,
+    with_unique_ids,
+)
+from diffse.data.shards import MAX_BYTES, item_bytes
+from diffse.errors import DiffseError
+from diffse.settings import DemoCorpus, FolderCorpus, Params
+
+log = logging.getLogger(__name__)
+
+CORPORA = {DemoCorpus: demo, FolderCorpus: folder}
+_DEMO_MIN_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every part of one preparation needs to know."""
+
+    settings: DemoCorpus | FolderCorpus
+    corpus: str
+    target: Path  # data/<corpus>/mixtures
+
+
+def run(params: Params, corpus: str, root: Path) -> dict:
+    """Prepare `corpus` into data/<corpus>/mixtures and return counts for the run record.
+
+    Returns {"utterances": {split: count}, "hours": float, "rejected": int}. The same settings and
+    recordings give the same bytes, whatever the number of processes. DiffseError leaves what was there.
+    """
+    root = Path(root)
+    if corpus not in params.prepare:
+        raise DiffseError(f"'{corpus}' has no entry under 'prepare' (there: {', '.join(params.prepare)})")
+    settings = params.prepare[corpus]
+    _check_settings(settings, f"prepare.{corpus}")
+    job = _Job(settings, corpus, paths.mixtures(root, corpus))
+    with (
+        storage.exclusive_lock(job.target.parent, f"the preparation of '{corpus}'"),
+        _workspace(job.target.parent) as workspace,
+    ):
+        found = CORPORA[type(settings)].find(settings, paths.source(root, corpus), workspace)
+        return _prepare(job, found)
+
+
+@contextlib.contextmanager
+def _workspace(parent: Path) -> Iterator[Path]:
+    """A folder for what a corpus synthesises. One that a killed run left behind is emptied first."""
+    folder = parent / ".recordings.partial"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(job: _Job, found: Recordings) -> dict:
+    counts = _mixture_counts(job.settings)
+    speech = with_unique_ids(found.speech, counts)
+    _check_splits(speech, found.noise)
+    total = len(speech) + len(found.noise) + len(found.rejected)
+    noises, rejected = _scan_noises(job, found.noise)
+    rejected = found.rejected + rejected
+    kinds = _kinds(noises)
+    for split in sorted({item.split for item in speech}):
+        if found.noise and not kinds[split]:
+            _refuse(job, rejected, f"there is no usable noise for the split '{split}'")
+    tasks = sorted(
+        _tasks(job, speech, kinds, counts), key=lambda task: (SPLITS.index(task.speech.split), task.id)
+    )
+    with storage.atomic_folder(job.target) as partial:
+        rows, refused = _write_mixtures(job, tasks, partial)
+        rejected = _once(rejected + refused)
+        _check_share(job, rejected, total, rows)
+        _write_rejected(partial / manifest.REJECTED, rejected)
+        _write_manifest(rows, partial)
+    _failed_list(job).unlink(missing_ok=True)
+    return _summary(job, rows, rejected)
+
+
+def _check_settings(settings: DemoCorpus | FolderCorpus, where: str) -> None:
+    if not 1000 <= settings.rate <= 192000:
+        raise DiffseError(f"{where}.rate is {settings.rate}; give a sample rate in Hz, such as 16000")
+    if not 0.0 <= settings.max_rejected <= 1.0:
+        raise DiffseError(f"{where}.max_rejected is {settings.max_rejected:g}; give a share from 0 to 1")
+    for split in SPLITS:
+        low, high = getattr(settings.snr_db, split)
+        if low > high:
+            raise DiffseError(f"{where}.snr_db.{split} is [{low:g}, {high:g}]; give the lower value first")
+        count = getattr(settings.mixtures_per_utterance, split)
+        if count < 1:
+            raise DiffseError(f"{where}.mixtures_per_utterance.{split} is {count}; give 1 or more")
+
+
+def _mixture_counts(settings: DemoCorpus | FolderCorpus) -> dict[str, int]:
+    if isinstance(settings, FolderCorpus) and settings.layout == "pairs":
+        return dict.fromkeys(SPLITS, 1)
+    return {split: getattr(settings.mixtures_per_utterance, split) for split in SPLITS}
+
+
+def _check_splits(speech: list, noises: list[Noise]) -> None:
+    check_disjoint(
+        ((item.speaker, item.split, item.source) for item in speech),
+        "speaker",
+        "each speaker belongs to one split only",
+    )
+    check_disjoint(
+        ((item.source, item.split, item.source) for item in noises), "noise", "keep each recording in one split"
+    )
+
+
+def _scan_noises(job: _Job, noises: list[Noise]) -> tuple[list[Noise], list[Rejected]]:
+    """Decode every noise recording once, so that only sound ones are drawn."""
+    with ordered_map(scan_noise, noises, job.settings.processes, chunk=16) as scanned:
+        results = list(tqdm(scanned, "scan noise", len(noises), unit="file", disable=None))
+    sound = [item for item in results if isinstance(item, Noise)]
+    check_disjoint(
+        ((item.sha256, item.split, item.source) for item in sound),
+        "a noise recording with the checksum",
+        "remove one of the two copies",
+    )
+    return sound, [item for item in results if isinstance(item, Rejected)]
+
+
+def scan_noise(noise: Noise) -> Noise | Rejected:
+    """Length, rate and checksum of a noise recording, or why it cannot be used."""
+    try:
+        scan = audio.scan(noise.path)
+    except audio.AudioError as error:
+        return Rejected(noise.source, error.reason)
+    if scan.level_dbfs < mixing.SILENT_DBFS:
+        return Rejected(noise.source, f"silent (RMS {scan.level_dbfs:.0f} dBFS)")
+    return replace(noise, samples=scan.samples, rate=scan.rate, sha256=storage.sha256_file(noise.path))
+
+
+def _kinds(noises: list[Noise]) -> dict[str, dict[str, list[Noise]]]:
+    """Split -> kind -> recordings, sorted by name so that draws do not depend on the listing's order."""
+    kinds: dict[str, dict[str, list[Noise]]] = defaultdict(lambda: defaultdict(list))
+    for noise in sorted(noises, key=lambda item: item.source):
+        kinds[noise.split][noise.kind].append(noise)
+    return kinds
+
+
+def _tasks(job: _Job, speech: list, kinds: dict, counts: dict[str, int]) -> Iterator[mixing.Task]:
+    settings = job.settings
+    min_seconds = getattr(settings, "min_seconds", _DEMO_MIN_SECONDS)
+    for item in speech:
+        for number in range(1, counts[item.split] + 1):
+            row_id = mixture_id(item.id, number)
+            seed = mixing.row_seed(settings.seed, row_id)
+            noise, snr_db = None, None
+            if item.noisy_path is None:
+                noise, snr_db = mixing.draw(seed, kinds[item.split], getattr(settings.snr_db, item.split))
+            yield mixing.Task(row_id, job.corpus, seed, settings.rate, min_seconds, item, noise, snr_db)
+
+
+def _write_mixtures(job: _Job, tasks: list, folder: Path) -> tuple[list[dict], list[Rejected]]:
+    """Each worker writes whole shards, so that compression runs in parallel and no audio is passed on."""
+    rows, refused = [], []
+    with (
+        ordered_map(mixing.make_shard, _shard_tasks(tasks, folder), job.settings.processes) as made,
+        tqdm(desc=f"prepare {job.corpus}", total=len(tasks), unit="mixture", disable=None) as progress,
+    ):
+        for shard_rows, shard_refused in made:
+            rows += shard_rows
+            refused += shard_refused
+            progress.update(len(shard_rows) + len(shard_refused))
+    return rows, refused
+
+
+def _shard_tasks(tasks: list, folder: Path) -> Iterator[mixing.ShardTask]:
+    """Deal tasks in order to shards by their planned lengths, which no process needs to wait for."""
+    number, batch, used = 0, [], 0
+    for task in tasks:
+        size = item_bytes(mixing.planned_samples(task), channels=2)
+        if batch and used + size > MAX_BYTES:
+            yield mixing.ShardTask(folder, number, MAX_BYTES, batch)
+            number, batch, used = number + 1, [], 0
+        batch.append(task)
+        used += size
+    if batch:
+        yield mixing.ShardTask(folder, number, MAX_BYTES, batch)
+
+
+def _once(rejected: list[Rejected]) -> list[Rejected]:
+    """One line per file: a bad file spoils every mixture it would be in."""
+    first: dict[str, Rejected] = {}
+    for item in rejected:
+        first.setdefault(item.file, item)
+    return sorted(first.values(), key=lambda item: item.file)
+
+
+def _check_share(job: _Job, rejected: list[Rejected], total: int, rows: list) -> None:
+    limit = job.settings.max_rejected
+    if rejected and len(rejected) > limit * total:
+        _refuse(job, rejected, f"{len(rejected)} of {total} files cannot be used (max_rejected: {limit:g})")
+    if not rows:
+        _refuse(job, rejected, "there is nothing to prepare")
+
+
+def _refuse(job: _Job, rejected: list[Rejected], problem: str) -> None:
+    """Fail, leaving the list of refused files beside the untouched artifact."""
+    message = f"corpus '{job.corpus}': {problem}"
+    if rejected:
+        first = _once(rejected)[0]
+        _write_rejected(_failed_list(job), _once(rejected))
+        message += f"; first: {first.file}: {first.reason}; all of them: {_failed_list(job)}"
+    raise DiffseError(message)
+
+
+def _failed_list(job: _Job) -> Path:
+    return job.target.parent / manifest.REJECTED
+
+
+def _write_rejected(path: Path, rejected: list[Rejected]) -> None:
+    with storage.atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["file", "reason"])
+        table.writerows([item.file, item.reason] for item in rejected)
+
+
+def _write_manifest(rows: list[dict], folder: Path) -> None:
+    import pandas
+
+    manifest.write(pandas.DataFrame(rows, columns=list(manifest.COLUMNS)), folder)
+
+
+def _summary(job: _Job, rows: list[dict], rejected: list[Rejected]) -> dict:
+    utterances = {split: sum(row["split"] == split for row in rows) for split in SPLITS}
+    hours = sum(row["seconds"] for row in rows) / 3600.0
+    log.info(
+        "prepared %s: %s mixtures, %.3f h, %d files rejected", job.corpus, utterances, hours, len(rejected)
+    )
+    for item in rejected:
+        log.warning("rejected %s: %s", item.file, item.reason)
+    return {"utterances": utterances, "hours": round(hours, 4), "rejected": len(rejected)}

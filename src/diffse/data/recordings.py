@@ -1,0 +1,95 @@
+"""What a corpus hands to the preparation: recordings with their split, and those it had to refuse."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from diffse.errors import DiffseError
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A clean recording, with its noisy partner where the corpus gives ready pairs."""
+
+    id: str
+    split: str
+    speaker: str
+    path: Path
+    source: str  # how the manifest names it
+    gender: str = ""
+    noisy_path: Path | None = None
+    noisy_source: str = ""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A noise recording. Length, rate and checksum are known once it has been scanned."""
+
+    split: str
+    kind: str
+    path: Path
+    source: str
+    samples: int = 0
+    rate: int = 0  # Hz
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that is not used, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass
+class Recordings:
+    """Everything that a corpus found."""
+
+    speech: list[Speech] = field(default_factory=list)
+    noise: list[Noise] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def base_id(speaker: str, stem: str) -> str:
+    """`<speaker>_<stem>`, or the stem where it starts with the speaker; safe as a file name without suffix."""
+    name = stem if stem == speaker or stem.startswith(f"{speaker}_") else f"{speaker}_{stem}"
+    return re.sub(r"[^\w-]", "-", name)
+
+
+def mixture_id(speech_id: str, number: int) -> str:
+    """Id of mixture `number` (from 1) of an utterance: the first has the utterance's own id."""
+    return speech_id if number == 1 else f"{speech_id}-{number}"
+
+
+def with_unique_ids(speech: list[Speech], mixtures: dict[str, int]) -> list[Speech]:
+    """Append six digits of the path's checksum to every id that another one would repeat.
+
+    `mixtures` is the number of mixtures per split, because `a` with two mixtures collides with `a-2`.
+    """
+    ids = Counter(name for item in speech for name in _ids(item, mixtures))
+
+    def settle(item: Speech) -> Speech:
+        if all(ids[name] == 1 for name in _ids(item, mixtures)):
+            return item
+        return replace(item, id=f"{item.id}-{hashlib.sha256(item.source.encode()).hexdigest()[:6]}")
+
+    return [settle(item) for item in speech]
+
+
+def _ids(item: Speech, mixtures: dict[str, int]) -> list[str]:
+    return [mixture_id(item.id, number) for number in range(1, mixtures[item.split] + 1)]
+
+
+def check_disjoint(owners: Iterable[tuple[str, str, str]], what: str, advice: str) -> None:
+    """Refuse a name in two splits. `owners`: (name, split, file). DiffseError names the first offender."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, split, file in owners:
+        first_split, first_file = seen.setdefault(name, (split, file))
+        if first_split != split:
+            raise DiffseError(
+                f"{what} '{name}' is in two splits: {first_split} ({first_file}) and {split} ({file}); {advice}"
+            )

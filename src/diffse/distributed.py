@@ -1,0 +1,56 @@
+"""One process or several (torchrun): the only code that knows how many there are."""
+
+import contextlib
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class Processes:
+    """Context of a training run. Reads RANK, LOCAL_RANK and WORLD_SIZE as torchrun sets them."""
+
+    def __init__(self, threads: int = 0) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        self.device = torch.device(f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+        if threads:
+            torch.set_num_threads(threads)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            torch.set_float32_matmul_precision("high")
+
+    def __enter__(self) -> "Processes":
+        if self.world > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network whose gradients are averaged over processes."""
+        if self.world == 1:
+            return network
+        return nn.parallel.DistributedDataParallel(network)
+
+    def mean(self, value: Tensor) -> float:
+        """Mean of a scalar over processes."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value = value / self.world
+        return float(value)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world > 1:
+            dist.barrier()
+
+    def autocast(self, precision: str) -> contextlib.AbstractContextManager:
+        """bfloat16 on a GPU when asked for or when `auto`; never on a CPU, where it is far slower."""
+        use = self.device.type == "cuda" and precision in ("auto", "bfloat16")
+        return torch.autocast("cuda", torch.bfloat16) if use else contextlib.nullcontext()

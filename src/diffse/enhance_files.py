@@ -1,0 +1,119 @@
+"""`diffse enhance IN OUT --checkpoint X`: files and folders, in bounded memory."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from diffse import audio
+from diffse.enhancer import Enhancer
+from diffse.errors import DiffseError
+from diffse.storage import atomic_file
+
+
+def enhance_paths(
+    source: Path,
+    target: Path,
+    checkpoint: Path,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    batch: int | None = None,
+    device: str | None = None,
+    resample: bool = True,
+    overwrite: bool = False,
+) -> dict:
+    """Enhance a file, or every wav, flac and ogg file below a folder, under the same names in `target`.
+
+    Format, sample type, rate, channels and length stay as they are. Existing outputs are kept unless
+    `overwrite`; a bad file does not stop the others, but makes the whole end with a DiffseError.
+    """
+    jobs = plan(source, target)
+    enhancer = Enhancer.from_checkpoint(checkpoint, device, steps, batch=batch, seed=seed, resample=resample)
+    done, kept, failures, seconds, clipped = 0, 0, [], 0.0, 0
+    began = time.perf_counter()
+    for file, out in tqdm(jobs, unit="file", disable=None):
+        if out.exists() and not overwrite:
+            kept += 1
+            continue
+        try:
+            length, over = enhance_file(
+                enhancer, file, out, key=file.name if source.is_file() else str(file.relative_to(source))
+            )
+        except DiffseError as error:
+            failures.append(str(error))
+            continue
+        done, seconds, clipped = done + 1, seconds + length, clipped + over
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise DiffseError(f"{failures[0]}{more}; {done} of {len(jobs)} files were enhanced")
+    factor = (time.perf_counter() - began) / seconds if seconds else None
+    return {
+        "enhanced": done,
+        "kept": kept,
+        "seconds_of_audio": round(seconds, 3),
+        "real_time_factor": factor and round(factor, 4),
+        "network_evaluations": enhancer.evaluations,
+        "clipped_samples": clipped,
+        "output": str(target),
+    }
+
+
+def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """(input, output) files; DiffseError when there is nothing to do or inputs would be overwritten."""
+    if source.is_file():
+        out = target / source.name if target.is_dir() else target
+        if out.suffix.lower() not in audio.SUFFIXES:
+            raise DiffseError(
+                f"{out}: name an output file with one of {', '.join(audio.SUFFIXES)}, or a folder"
+            )
+        jobs = [(source, out)]
+    elif source.is_dir():
+        if target.is_file():
+            raise DiffseError(f"{target}: is a file; a folder of recordings needs a folder to go to")
+        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in audio.SUFFIXES and p.is_file())
+        jobs = [(file, target / file.relative_to(source)) for file in found]
+    else:
+        raise DiffseError(f"{source}: no such file or folder")
+    if not jobs:
+        raise DiffseError(f"{source}: no {', '.join(audio.SUFFIXES)} files in this folder")
+    for file, out in jobs:
+        if os.path.abspath(file) == os.path.abspath(out) or (out.exists() and os.path.samefile(file, out)):
+            raise DiffseError(f"{out}: would overwrite its own input; choose another output")
+    return jobs
+
+
+def enhance_file(enhancer: Enhancer, file: Path, out: Path, key: str) -> tuple[float, int]:
+    """Enhance one file chunk by chunk; returns (its seconds, samples clipped by an integer format)."""
+    info = audio.info(file)
+    clipped = 0
+    with soundfile.SoundFile(str(file)) as stream, atomic_file(out) as temporary:
+        form, subtype = output_format(stream, out)
+
+        def read(start: int, stop: int) -> np.ndarray:
+            stream.seek(start)
+            return stream.read(stop - start, dtype="float32", always_2d=True).T
+
+        try:
+            with soundfile.SoundFile(
+                str(temporary), "w", info.rate, info.channels, subtype, format=form
+            ) as sink:
+                for piece in enhancer.stream(read, info.samples, info.rate, key):
+                    clipped += 0 if subtype in ("FLOAT", "DOUBLE") else int((np.abs(piece) > 1).sum())
+                    sink.write(piece.T)
+        except soundfile.SoundFileError as error:
+            raise DiffseError(f"{file}: cannot be enhanced to {out} ({error}); is the disk full?") from None
+    return info.samples / info.rate, clipped
+
+
+def output_format(stream: soundfile.SoundFile, out: Path) -> tuple[str, str]:
+    """(format, sample type): those of the input, or the output suffix's own where the suffixes differ."""
+    form = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}[out.suffix.lower()]
+    if form == stream.format or (form == "WAV" and stream.format in ("WAVEX", "RF64")):
+        return stream.format, stream.subtype
+    if soundfile.check_format(form, stream.subtype):
+        return form, stream.subtype
+    return form, soundfile.default_subtype(form)

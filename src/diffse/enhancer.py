@@ -1,0 +1,241 @@
+"""Enhancement of arrays with a trained system: the same length, rate, channels and level out as in.
+
+    enhancer = Enhancer.from_checkpoint("models/bridge_demo.demo")
+    clean = enhancer(noisy, rate)                                  # [samples] or [channels, samples]
+
+Each channel, and each chunk of a long signal, is enhanced by itself: divided by its peak, padded to whole
+blocks of frames, sampled, and multiplied by its peak again. Items of equal padded length share a batch; the
+noise of an item depends on (seed, key) alone. The result is therefore the same batched or alone.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffse import audio, chunking, recipes, settings
+from diffse.errors import DiffseError
+from diffse.spectrogram import pad_frames
+
+BLOCK = 64  # frames: every length is padded to a multiple, so that items of like length can share a batch
+SILENCE = 1e-9  # peak below which a signal is returned as it is
+
+
+class Enhancer:
+    """A trained system behind one call.
+
+    Args:
+        system: what `recipes.load_system` returns. device: where the network runs.
+        batch: items per network call; None takes the recipe's setting.
+        seed: of the samplers' noise. resample: take other rates than the system's, and return them.
+    """
+
+    def __init__(
+        self,
+        system: recipes.System,
+        device: str | torch.device = "cpu",
+        batch: int | None = None,
+        seed: int | None = None,
+        resample: bool = True,
+    ) -> None:
+        self.system, self.device, self.resample = system, torch.device(device), resample
+        self.seed = system.enhance.seed if seed is None else seed
+        self.batch = batch or system.enhance.batch
+        process = recipes.build_process(system.train.process)
+        self._sample = recipes.build_sampler(system.enhance.sampler, process, system.objective)
+        self._multiple = math.lcm(BLOCK, system.network.frame_multiple)
+        self.rate = system.train.rate
+        self.evaluations = recipes.evaluations(system.enhance.sampler)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str | None = None,
+        steps: int | None = None,
+        sampler: object | None = None,
+        **options,
+    ) -> "Enhancer":
+        """Load a checkpoint folder (or the model folder that holds it).
+
+        `steps` changes the number of sampling steps, `sampler` the whole sampler (a settings object);
+        otherwise the settings stored with the checkpoint hold. `device`: "cpu", "cuda", ...; by default the
+        first GPU where there is one. Raises DiffseError for what is not a sound checkpoint.
+        """
+        device = checked_device(device)
+        system = recipes.load_system(path, device, sampler)
+        if steps is not None:
+            if steps < 1:
+                raise DiffseError(f"steps is {steps}; at least 1 is needed")
+            changed = dataclasses.replace(system.enhance.sampler, steps=steps)
+            system = dataclasses.replace(system, enhance=dataclasses.replace(system.enhance, sampler=changed))
+        return cls(system, device, **options)
+
+    # ------------------------------------------------------------------------------------------- arrays
+
+    def __call__(self, wave: np.ndarray, rate: int, key: str = "") -> np.ndarray:
+        """Enhance one signal, [samples] or [channels, samples], at `rate` Hz; float32 of the same shape.
+
+        Raises DiffseError for empty or non-finite signals, and for another rate when resampling is off.
+        """
+        return self.many([wave], rate, [key])[0]
+
+    def many(self, waves: Sequence[np.ndarray], rate: int, keys: Sequence[str]) -> list[np.ndarray]:
+        """Enhance several signals of one rate together; the same results as one by one."""
+        shaped = [self._checked(wave, key) for wave, key in zip(waves, keys, strict=True)]
+        overlap = self._overlap(rate)
+        plans = [chunking.plan(wave.shape[1], self.chunk_size(rate), overlap) for wave in shaped]
+        jobs = [
+            (wave[channel, start:stop], self._key(key, channel, number))
+            for wave, key, chunks in zip(shaped, keys, plans, strict=True)
+            for number, (start, stop) in enumerate(chunks)
+            for channel in range(len(wave))
+        ]
+        done = iter(self._chunks([wave for wave, _ in jobs], rate, [key for _, key in jobs]))
+        results = []
+        for wave, original, chunks in zip(shaped, waves, plans, strict=True):
+            parts = [(span, np.stack([next(done) for _ in wave])) for span in chunks]
+            joined = np.concatenate(list(chunking.join(parts, overlap)), -1)
+            results.append(joined.reshape(np.shape(original)))
+        return results
+
+    def stream(
+        self, read: Callable[[int, int], np.ndarray], length: int, rate: int, key: str = ""
+    ) -> Iterator[np.ndarray]:
+        """Enhance a signal too long to hold: `read(start, stop)` gives [channels, samples]; pieces in order."""
+        overlap = self._overlap(rate)
+
+        def chunks() -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+            for number, (start, stop) in enumerate(chunking.plan(length, self.chunk_size(rate), overlap)):
+                wave = self._checked(read(start, stop), key)
+                channels = [self._key(key, channel, number) for channel in range(len(wave))]
+                yield (start, stop), np.stack(self._chunks(list(wave), rate, channels))
+
+        return chunking.join(chunks(), overlap)
+
+    def chunk_size(self, rate: int) -> int:
+        """Samples of a chunk at `rate` Hz."""
+        return max(2, round(self.system.enhance.chunk_seconds * rate))
+
+    def _overlap(self, rate: int) -> int:
+        return min(round(self.system.enhance.overlap_seconds * rate), self.chunk_size(rate) // 2)
+
+    def _key(self, key: str, channel: int, chunk: int) -> str:
+        return f"{key}\n{channel}\n{chunk}"
+
+    def _checked(self, wave: np.ndarray, key: str) -> np.ndarray:
+        """The signal as float32 [channels, samples]."""
+        shaped = np.atleast_2d(np.asarray(wave, dtype=np.float32))
+        name = key or "signal"
+        if shaped.ndim != 2 or shaped.shape[1] == 0:
+            raise DiffseError(
+                f"{name}: shape {np.shape(wave)}; give [samples] or [channels, samples], not empty"
+            )
+        if not np.isfinite(shaped).all():
+            raise DiffseError(f"{name}: has NaN or infinite samples; repair the recording")
+        return shaped
+
+    # ------------------------------------------------------------------------------------------- chunks
+
+    def _chunks(self, waves: list[np.ndarray], rate: int, keys: list[str]) -> list[np.ndarray]:
+        """Enhance short mono signals [samples] at `rate`, in batches of equal padded length."""
+        if rate != self.rate and not self.resample:
+            raise DiffseError(
+                f"audio has {rate} Hz, but this checkpoint is for {self.rate} Hz; "
+                "resample it first, or allow resampling"
+            )
+        inner = [audio.resample(wave, rate, self.rate) for wave in waves]
+        results: list[np.ndarray] = [np.empty(0)] * len(waves)
+        for places in self._batches([len(wave) for wave in inner]):
+            enhanced = self._batch([inner[i] for i in places], [keys[i] for i in places])
+            for i, wave in zip(places, enhanced, strict=True):
+                results[i] = _fit(audio.resample(wave, self.rate, rate), len(waves[i]))
+        return results
+
+    def _batches(self, lengths: list[int]) -> Iterable[list[int]]:
+        """Places of items that go through the network together: equal padded length, at most `batch`."""
+        by_frames: dict[int, list[int]] = {}
+        for place, length in enumerate(lengths):
+            by_frames.setdefault(self._padded_frames(length), []).append(place)
+        for frames in sorted(by_frames):
+            places = by_frames[frames]
+            size = self._batch_size(frames)
+            yield from (places[i : i + size] for i in range(0, len(places), size))
+
+    def _padded_frames(self, length: int) -> int:
+        return -(-self.system.spectrogram.frames(length) // self._multiple) * self._multiple
+
+    def _batch_size(self, frames: int) -> int:
+        """On a CPU a batch holds no more frames than one full chunk: larger ones gain nothing there."""
+        if self.device.type != "cpu":
+            return self.batch
+        full = self._padded_frames(self.chunk_size(self.rate))
+        return max(1, min(self.batch, full // frames))
+
+    @torch.inference_mode()
+    def _batch(self, waves: list[np.ndarray], keys: list[str]) -> list[np.ndarray]:
+        """Enhance mono signals [samples] of equal padded length, at the system's rate."""
+        spectrogram = self.system.spectrogram
+        peaks = [float(np.abs(wave).max()) for wave in waves]
+        scaled = [wave / max(peak, SILENCE) for wave, peak in zip(waves, peaks, strict=True)]
+        y = torch.cat([self._analyse(wave) for wave in scaled]).to(self.device)
+        generators = [torch.Generator().manual_seed(noise_seed(self.seed, key)) for key in keys]
+
+        def draw() -> Tensor:
+            shape = y.shape[1:]
+            noise = [torch.randn(shape, dtype=torch.complex64, generator=generator) for generator in generators]
+            return torch.stack(noise).to(self.device)
+
+        x = self._sample(y, draw)
+        results = []
+        for x_item, wave, peak in zip(x, waves, peaks, strict=True):
+            enhanced = spectrogram.synthesise(x_item[0], max(len(wave), spectrogram.freq_bins))[: len(wave)]
+            results.append(wave.copy() if peak <= SILENCE else enhanced.cpu().numpy() * np.float32(peak))
+        return results
+
+    def _analyse(self, wave: np.ndarray) -> Tensor:
+        """[samples] -> compressed spectrogram [1, 1, F, T], padded to whole blocks of frames."""
+        X = self.system.spectrogram.analyse(torch.from_numpy(np.ascontiguousarray(wave)))
+        return pad_frames(X, self._multiple, self.system.enhance.padding)[None, None]
+
+
+def noise_seed(seed: int, key: str) -> int:
+    """Seed of one item's noise: from (seed, key), not from its place in a batch."""
+    digest = hashlib.sha256(f"sampling noise {seed} {key}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def checked_device(name: str | None) -> str:
+    """A usable device name; DiffseError for one that is not here."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DiffseError(f"device '{name}' cannot be used ({reason}); choose another with --device") from None
+    return name
+
+
+def _fit(wave: np.ndarray, length: int) -> np.ndarray:
+    """Cut or pad with zeros to `length` samples: resampling to and fro can be off by one."""
+    return wave[:length] if len(wave) >= length else np.pad(wave, (0, length - len(wave)))
+
+
+def enhance_paths(*args, **options) -> dict:
+    """Enhance files and folders; see `diffse.enhance_files.enhance_paths`."""
+    from diffse import enhance_files
+
+    return enhance_files.enhance_paths(*args, **options)
+
+
+def run(params: settings.Params, system: str, corpus: str, root: Path) -> dict:
+    """Enhance the test split of a corpus; see `diffse.enhance_corpus.run`."""
+    from diffse import enhance_corpus
+
+    return enhance_corpus.run(params, system, corpus, root)

@@ -1,0 +1,64 @@
+"""Where each artifact of a project lives, relative to the folder that holds `params.yaml`.
+
+A system is a recipe trained on a corpus, written `<recipe>.<corpus>`; the unprocessed input is the system
+`unprocessed`.
+"""
+
+from pathlib import Path
+
+from diffse.errors import DiffseError
+
+UNPROCESSED = "unprocessed"
+
+
+def source(root: Path, corpus: str) -> Path:
+    """Recordings or texts that a corpus is made from (a folder or a link to one)."""
+    return root / "sources" / corpus
+
+
+def mixtures(root: Path, corpus: str) -> Path:
+    """Prepared pairs: manifest.parquet, rejected.csv and FLAC shards."""
+    return root / "data" / corpus / "mixtures"
+
+
+def cache(root: Path, corpus: str) -> Path:
+    """Compressed spectrograms for training."""
+    return root / "data" / corpus / "cache"
+
+
+def model(root: Path, system: str) -> Path:
+    """Checkpoints, training state and curves."""
+    return root / "models" / system
+
+
+def enhanced(root: Path, system: str, corpus: str) -> Path:
+    """Enhanced test split of a corpus: manifest.parquet, enhanced.json and FLAC shards."""
+    return root / "enhanced" / system / corpus
+
+
+def results(root: Path, system: str, corpus: str) -> Path:
+    """per_file.csv and summary.json."""
+    return root / "results" / system / corpus
+
+
+def gate(root: Path, artifact: str, *names: str) -> Path:
+    """Gate result: gates/<artifact>/<name>[/<corpus>].json."""
+    return root.joinpath("gates", artifact, *names[:-1], f"{names[-1]}.json")
+
+
+def report(root: Path) -> Path:
+    """Folder of index.html and summary.csv."""
+    return root / "report"
+
+
+def runs(root: Path) -> Path:
+    """One JSON record per run of a verb."""
+    return root / "runs"
+
+
+def split_system(system: str) -> tuple[str, str]:
+    """'recipe.corpus' -> (recipe, corpus); DiffseError when it has another form."""
+    recipe, dot, corpus = system.partition(".")
+    if not (recipe and dot and corpus) or "/" in system or ".." in system:
+        raise DiffseError(f"'{system}' is not a system; write <recipe>.<corpus>, for example bridge_demo.demo")
+    return recipe, corpus

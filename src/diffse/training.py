@@ -1,0 +1,301 @@
+"""The training loop: resumable at any point, the same for one process or several.
+
+Sample k of the endless crop sequence (its utterance, crop, time and noise) depends on (seed, k) alone, and
+everything else the loop needs is in `state.pt`. A run that was killed and started again therefore ends with
+the weights of an uninterrupted one.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffse import checkpoint, paths, recipes, settings
+from diffse.data.batches import CropSource, Prefetcher
+from diffse.distributed import Processes
+from diffse.ema import EMA
+from diffse.errors import DiffseError
+from diffse.settings_reader import to_plain
+from diffse.storage import atomic_file, exclusive_lock, read_json, sha256_file
+from diffse.training_log import TrainingLog
+from diffse.validating import Validator
+
+STATE = "state.pt"
+# Settings that change how a run is watched but not what it learns.
+_WATCHING = ("paper", "checkpoint_every", "threads")
+
+
+def run(params: settings.Params, system: str, root: Path) -> dict:
+    """Train one system (`<recipe>.<corpus>`) and write models/<system>/.
+
+    Continues a run of the same settings and data; a finished one is left alone. Raises DiffseError for bad
+    settings, missing data, a second trainer on the same folder, and a loss that is not finite.
+    """
+    recipe, corpus = paths.split_system(system)
+    if recipe not in params.train or recipe not in params.enhance:
+        raise DiffseError(f"'{recipe}' has no entry under 'train' and 'enhance' in params.yaml")
+    settings.check_recipe(recipe, params.train[recipe], params.enhance[recipe])
+    folder = paths.model(root, system)
+    with Processes(params.train[recipe].threads) as processes:
+        if processes.rank > 0:
+            return Trainer(params, recipe, corpus, root, processes).train()
+        with exclusive_lock(folder.with_name(f".{system}"), "training"):
+            return Trainer(params, recipe, corpus, root, processes).train()
+
+
+@dataclass
+class _State:
+    """What changes from step to step."""
+
+    network: nn.Module
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    best: float = -math.inf
+
+
+class Trainer:
+    """One training run: objects from settings, `train()` to the end, state on disk."""
+
+    def __init__(self, params: settings.Params, recipe: str, corpus: str, root: Path, processes: Processes):
+        self.train_settings = train = params.train[recipe]
+        self.enhance_settings = params.enhance[recipe]
+        self.stft, self.recipe, self.corpus, self.processes = params.cache, recipe, corpus, processes
+        self.folder = paths.model(root, f"{recipe}.{corpus}")
+        cache_folder = paths.cache(root, corpus)
+        self.source = CropSource(
+            cache_folder, "train", train.frames, train.factor, train.seed, expected=self.stft
+        )
+        if train.batch % processes.world:
+            raise DiffseError(
+                f"train.{recipe}.batch is {train.batch}, which {processes.world} processes cannot share equally"
+            )
+        mixtures = paths.mixtures(root, corpus)
+        self.data_version = read_json(cache_folder / "cache.json")["mixtures_sha256"]
+        self.fingerprint = _fingerprint(train, self.stft, self.data_version)
+        self.state = self._initial_state()
+        self.wrapped = processes.wrap(self.state.network)
+        self.objective = recipes.build_objective(train, self.stft, self.wrapped)
+        self.process = recipes.build_process(train.process)
+        self.log = TrainingLog(self.folder, train.steps, silent=processes.rank > 0)
+        sampler = train.validation_sampler or self.enhance_settings.sampler
+        self.validator = Validator(mixtures, train, self.stft, self.enhance_settings, sampler)
+
+    def _initial_state(self) -> _State:
+        torch.manual_seed(self.train_settings.seed)
+        network = recipes.build_network(self.train_settings.network).to(self.processes.device)
+        trainable = [p for p in network.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trainable, lr=self.train_settings.lr, fused=True)
+        return _State(network, EMA(network, self.train_settings.ema_decay), optimizer)
+
+    # ------------------------------------------------------------------------------------------ the loop
+
+    def train(self) -> dict:
+        """Run to the last step; returns a summary for the run record."""
+        if self._finished():
+            return self._summary(resumed_from=self.train_settings.steps)
+        start = self._resume()
+        steps = self.train_settings.steps
+        world, rank = self.processes.world, self.processes.rank
+        with (
+            Prefetcher(self.source, self.train_settings.batch, start, steps, rank=rank, world=world) as batches,
+            self.log.running(start),
+        ):
+            for batch in batches:
+                self._step(batch)
+                self._after_step()
+        self.processes.barrier()
+        return self._summary(resumed_from=start)
+
+    def _step(self, batch: dict[str, Any]) -> None:
+        """One optimiser step on one batch."""
+        train, state = self.train_settings, self.state
+        rate = learning_rate(train, state.step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        device = self.processes.device
+        torch.manual_seed(
+            _sample_seed(train.seed, -1 - int(batch["k"][0]))
+        )  # dropout, the same after a restart
+        x_0, y = batch["clean"].to(device), batch["noisy"].to(device)
+        t, z = draw_times_and_noise(train, batch["k"], x_0.shape[1:])
+        with self.processes.autocast(train.precision):
+            loss = self.objective.loss(x_0, y, t.to(device), z.to(device)).mean()
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        limit = train.gradient_clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), limit))
+        value = self.processes.mean(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise DiffseError(
+                f"train {self.recipe}.{self.corpus}: loss {value}, gradient norm {norm} at step "
+                f"{state.step + 1}, batch {', '.join(batch['ids'])}; the last saved state is kept: check these files or lower lr"
+            )
+        state.optimizer.step()
+        state.ema.update(state.network)
+        state.step += 1
+        self.log.step(state.step, value, norm, rate)
+
+    def _after_step(self) -> None:
+        train, step = self.train_settings, self.state.step
+        last = step == train.steps
+        if step % train.validate_every == 0 or last:
+            self._validate()
+        if step % train.checkpoint_every == 0 or last:
+            self._save(last)
+
+    def _validate(self) -> None:
+        if self.processes.rank > 0 or not self.validator.rows:
+            return
+        network = recipes.build_network(self.train_settings.network).to(self.processes.device)
+        self.state.ema.copy_to(network)
+        scores = self.validator.score(network, self.processes.device)
+        self.log.validation(self.state.step, scores)
+        if scores[self.train_settings.monitor] > self.state.best:
+            self.state.best = scores[self.train_settings.monitor]
+            checkpoint.save(self.folder / "best", network, self._describe(scores))
+
+    # ------------------------------------------------------------------------------------ state on disk
+
+    def _save(self, last: bool) -> None:
+        """Write what a later start needs; after the last step the checkpoints, and the state goes."""
+        if self.processes.rank > 0:
+            return
+        self.log.flush()
+        if not last:
+            with atomic_file(self.folder / STATE) as temporary:
+                torch.save(self._state_dict(), temporary)
+            return
+        network = recipes.build_network(self.train_settings.network)
+        self.state.ema.copy_to(network)
+        scores = self.log.last_validation()
+        if not self.validator.rows:  # nothing to choose by: the last weights are the best known
+            checkpoint.save(self.folder / "best", network, self._describe(scores))
+        checkpoint.save(self.folder / "last", network, self._describe(scores))
+        (self.folder / STATE).unlink(missing_ok=True)
+
+    def _state_dict(self) -> dict:
+        state = self.state
+        return {
+            "fingerprint": self.fingerprint,
+            "step": state.step,
+            "best": state.best,
+            "network": state.network.state_dict(),
+            "ema": state.ema.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+        }
+
+    def _resume(self) -> int:
+        """Load the saved state when it belongs to these settings and data; otherwise start from step 0."""
+        path = self.folder / STATE
+        saved = _read_state(path) if path.exists() else None
+        if saved is None or saved["fingerprint"] != self.fingerprint:
+            if self.processes.rank == 0:
+                set_aside(self.folder)
+                self.log.truncate(0)
+            self.processes.barrier()
+            return 0
+        state = self.state
+        state.network.load_state_dict(saved["network"])
+        state.ema.load_state_dict(saved["ema"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+        state.step, state.best = saved["step"], saved["best"]
+        if self.processes.rank == 0:
+            self.log.truncate(state.step)
+        self.processes.barrier()
+        return state.step
+
+    def _finished(self) -> bool:
+        path = self.folder / "last" / checkpoint.DESCRIPTION
+        if (self.folder / STATE).exists() or not path.exists():
+            return False
+        return read_json(path).get("fingerprint") == self.fingerprint
+
+    def _describe(self, scores: dict[str, float]) -> dict:
+        return {
+            "recipe": self.recipe,
+            "trained_on": self.corpus,
+            "step": self.state.step,
+            "parameters": recipes.count_parameters(self.state.network),
+            "train": to_plain(self.train_settings),
+            "stft": to_plain(self.stft),
+            "enhance": to_plain(self.enhance_settings),
+            "data_version": self.data_version,
+            "fingerprint": self.fingerprint,
+            "ema": {"decay": self.train_settings.ema_decay, "updates": self.state.ema.updates},
+            "validation": scores,
+        }
+
+    def _summary(self, resumed_from: int) -> dict:
+        if self.processes.rank > 0:
+            return {"rank": self.processes.rank}
+        best = checkpoint.describe(self.folder / "best")
+        return {
+            "steps": self.train_settings.steps,
+            "resumed_from": resumed_from,
+            "processes": self.processes.world,
+            "parameters": best["parameters"],
+            "best_step": best["step"],
+            "best_validation": best["validation"],
+            "checkpoint_sha256": sha256_file(self.folder / "best" / checkpoint.WEIGHTS),
+        }
+
+
+# ---------------------------------------------------------------------------------------- pure functions
+
+
+def learning_rate(train: settings.Train, step: int) -> float:
+    """Rate at `step` (from 0): linear warm-up, constant, linear fall to zero after `decay_from`."""
+    warm = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
+    start = train.decay_from * train.steps
+    fall = 1.0 if step < start else (train.steps - step) / max(train.steps - start, 1)
+    return train.lr * min(warm, fall)
+
+
+def draw_times_and_noise(train: settings.Train, indices: list[int], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """t [B] on [t_min, 1] and complex noise z [B, *shape], E|z|^2 = 1, each from (seed, sample number)."""
+    times, noises = [], []
+    for k in indices:
+        generator = torch.Generator().manual_seed(_sample_seed(train.seed, int(k)))
+        chance, place = torch.rand(2, generator=generator)
+        uniform = train.times.t_min + (1 - train.times.t_min) * place
+        times.append(torch.ones(()) if chance < train.times.at_end else uniform)
+        noises.append(torch.randn(shape, dtype=torch.complex64, generator=generator))
+    return torch.stack(times), torch.stack(noises)
+
+
+def _sample_seed(seed: int, k: int) -> int:
+    digest = hashlib.sha256(f"training noise {seed} {k}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _fingerprint(train: settings.Train, stft: settings.Stft, data_version: str) -> str:
+    """Identity of what is learnt: a saved state continues only under the same one."""
+    plain = {key: value for key, value in to_plain(train).items() if key not in _WATCHING}
+    text = json.dumps([plain, to_plain(stft), data_version], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_state(path: Path) -> dict:
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise DiffseError(
+            f"{path}: not a readable training state ({type(error).__name__}); "
+            "delete it to start again from step 0"
+        ) from None
+
+
+def set_aside(folder: Path) -> None:
+    """Move what another run left in the folder to `<folder>.superseded`, so that nothing is lost."""
+    if not any(folder.glob("*")):
+        return
+    target = folder.with_name(f"{folder.name}.superseded")
+    shutil.rmtree(target, ignore_errors=True)
+    folder.rename(target)

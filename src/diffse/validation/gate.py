@@ -1,0 +1,143 @@
+"""The step `check`: judge an artifact, write down what was found, and stop the chain where a rule is broken."""
+
+import logging
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from diffse import paths, storage
+from diffse.errors import DiffseError, GateFailed
+from diffse.settings import Params
+from diffse.validation.rules import Outcome, Subject
+
+log = logging.getLogger(__name__)
+
+# artifact -> what it is called by. The module of the same name makes its tables and rules.
+ARTIFACTS = {
+    "mixtures": ("corpus",),
+    "cache": ("corpus",),
+    "checkpoint": ("system",),
+    "enhanced": ("system", "corpus"),
+    "metrics": ("system", "corpus"),
+}
+
+
+def run(params: Params, artifact: str, names: tuple[str, ...], root: Path) -> dict[str, Any]:
+    """Judge one artifact: mixtures CORPUS, cache CORPUS, checkpoint SYSTEM, enhanced or metrics SYSTEM CORPUS.
+
+    Writes gates/<artifact>/<names>.json, the same bytes for the same artifact and limits. Then raises
+    GateFailed, with one line per broken rule, where the artifact breaks any; it stays where it is. Returns
+    {"gate", "success", "rules", "rows"}. DiffseError when the names are wrong.
+    """
+    root = Path(root)
+    _check_names(params, artifact, names)
+    path = paths.gate(root, artifact, *names)
+    try:
+        subject = import_module(f"diffse.validation.{artifact}").subject(params, names, root)
+    except DiffseError as error:
+        # a gate that passed before must not stand beside an artifact that cannot be read now
+        storage.write_json(path, _unreadable(artifact, names, str(error)))
+        raise GateFailed(f"{_title(artifact, names)}: {error}") from None
+    from diffse.validation import judge
+
+    outcomes = judge.judge(subject)
+    storage.write_json(path, _result(artifact, names, subject, outcomes, root))
+    broken = [outcome for outcome in outcomes if not outcome.success]
+    log.info("%s: %d of %d rules hold", _title(artifact, names), len(outcomes) - len(broken), len(outcomes))
+    if broken:
+        raise GateFailed("\n".join(_line(artifact, names, subject, outcome) for outcome in broken))
+    rows = {name: len(frame) for name, frame in subject.tables.items()}
+    return {"gate": path.relative_to(root).as_posix(), "success": True, "rules": len(outcomes), "rows": rows}
+
+
+def _check_names(params: Params, artifact: str, names: tuple[str, ...]) -> None:
+    if artifact not in ARTIFACTS:
+        raise DiffseError(f"'{artifact}' has no gate (allowed: {', '.join(ARTIFACTS)})")
+    wanted = ARTIFACTS[artifact]
+    if len(names) != len(wanted):
+        raise DiffseError(
+            f"the gate of {artifact} needs {' and '.join(wanted)}, but was given {len(names)} names"
+        )
+    for kind, name in zip(wanted, names, strict=True):
+        unprocessed = artifact == "metrics" and name == paths.UNPROCESSED
+        corpus = name if kind == "corpus" else paths.UNPROCESSED if unprocessed else paths.split_system(name)[1]
+        if corpus != paths.UNPROCESSED and corpus not in params.prepare:
+            raise DiffseError(f"'{corpus}' has no entry under 'prepare' (there: {', '.join(params.prepare)})")
+
+
+def _title(artifact: str, names: tuple[str, ...]) -> str:
+    return f"{artifact} {'/'.join(names)}"
+
+
+def _result(
+    artifact: str, names: tuple[str, ...], subject: Subject, outcomes: list[Outcome], root: Path
+) -> dict[str, Any]:
+    from diffse.validation import judge
+
+    inputs = {
+        _inside(path, root): storage.sha256_file(path) for path in sorted(set(subject.inputs)) if path.is_file()
+    }
+    return {
+        "artifact": artifact,
+        "name": "/".join(names),
+        "success": all(outcome.success for outcome in outcomes),
+        "rows": {name: len(frame) for name, frame in subject.tables.items()},
+        "rules": [_entry(outcome) for outcome in outcomes],
+        "inputs": inputs,
+        "great_expectations": judge.version(),
+    }
+
+
+def _inside(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    rule = outcome.rule
+    return {
+        "rule": rule.name,
+        "success": outcome.success,
+        "observed": outcome.observed,
+        "limit": rule.limit,
+        "failed_count": outcome.failed_count,
+        "examples": outcome.examples,
+        "remedy": rule.remedy,
+        "table": rule.table,
+        "expectations": list(rule.expectations),
+    }
+
+
+def _unreadable(artifact: str, names: tuple[str, ...], reason: str) -> dict[str, Any]:
+    rule = {
+        "rule": "can be read",
+        "success": False,
+        "observed": reason,
+        "limit": "complete",
+        "failed_count": 1,
+        "examples": [],
+        "remedy": "run the stage that writes it again",
+        "table": "",
+        "expectations": [],
+    }
+    return {
+        "artifact": artifact,
+        "name": "/".join(names),
+        "success": False,
+        "rows": {},
+        "rules": [rule],
+        "inputs": {},
+        "great_expectations": None,
+    }
+
+
+def _line(artifact: str, names: tuple[str, ...], subject: Subject, outcome: Outcome) -> str:
+    """One broken rule: where, which, how many, the first of them, what was found, what to do."""
+    rule, rows = outcome.rule, len(subject.tables[outcome.rule.table])
+    which = ""
+    if outcome.examples:
+        more = ", ..." if outcome.failed_count > len(outcome.examples) else ""
+        which = f"{outcome.failed_count} of {rows} fail ({', '.join(outcome.examples)}{more}); "
+    return (
+        f"{_title(artifact, names)}: {rule.name}: {which}found {outcome.observed}, allowed {rule.limit}; "
+        f"to do: {rule.remedy}"
+    )

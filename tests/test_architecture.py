@@ -1,0 +1,176 @@
+"""Imports point one way, and heavy packages load only where they are needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "diffse"
+
+# A group is a package or a module with what was split from it. Each may import itself and what stands here.
+GROUPS = {
+    "enhance_corpus": "enhancer",
+    "enhance_files": "enhancer",
+    "training_log": "training",
+    "validating": "training",
+    "__main__": "cli",
+}
+FILES = {"errors", "storage", "paths"}
+MODELS = {"networks", "processes", "objectives", "samplers", "recipes", "checkpoint", "ema"}
+ALLOWED: dict[str, set[str]] = {
+    # leaves
+    "errors": set(),
+    "paths": {"errors"},
+    "storage": {"errors"},
+    "settings_reader": {"errors"},
+    "settings": {"errors", "settings_reader"},
+    "audio": {"errors", "storage"},
+    "spectrogram": {"errors"},
+    "chunking": {"errors"},
+    "ema": {"errors"},
+    "distributed": {"errors"},
+    "networks": {"errors"},  # know no process
+    "processes": {"errors"},  # know no network
+    "checkpoint": {"errors", "storage"},
+    # the mathematics knows neither configuration nor files
+    "samplers": {"errors", "processes"},
+    "objectives": {"errors", "processes", "spectrogram"},
+    "recipes": {"settings", "settings_reader", "spectrogram", "networks", "processes", "objectives", "samplers"}
+    | {"errors", "checkpoint", "ema"},
+    # data never imports models
+    "data": FILES | {"settings", "audio", "spectrogram"},
+    "metrics": FILES | {"settings", "audio", "data"},
+    "validation": FILES | {"settings", "audio", "spectrogram", "data", "metrics"},
+    "report": FILES | {"settings", "audio", "spectrogram", "data", "metrics"},
+    "enhancer": FILES | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"},
+    "training": FILES
+    | {"settings", "settings_reader", "spectrogram", "data", "metrics", "enhancer", "recipes", "checkpoint"}
+    | {"ema", "distributed"},
+    "steps": FILES | {"settings"},
+    "runs": {"paths", "storage"},
+    "cli": FILES | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"},
+    "dashboard": FILES | {"settings", "steps", "runs", "report"},
+}  # fmt: skip
+
+# Packages that only these modules may import.
+ONLY_IN = {
+    "great_expectations": {"validation"},
+    "streamlit": {"dashboard"},
+    "boto3": {"storage"},
+    "kfp": {"dashboard"},
+    "dvc": {"dashboard"},
+    "dvclive": {"training"},
+    "soundfile": {"audio", "data", "enhancer"},  # shards and long files are read and written in blocks
+    "soxr": {"audio"},
+    "pesq": {"metrics"},
+    "pystoi": {"metrics"},
+    "onnxruntime": {"metrics"},
+    "matplotlib": {"report"},
+    "espeakng_loader": {"data"},
+    "torchaudio": set(),
+}
+
+
+def imports(file: Path) -> list[tuple[str, bool]]:
+    """(dotted name, whether it is imported when the module is) of every import in a file."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    outermost = {id(node) for node in tree.body}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in outermost) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [(name, id(node) in outermost) for name in names]
+    return found
+
+
+def modules() -> dict[str, list[tuple[str, bool]]]:
+    files = sorted(SOURCE.rglob("*.py"))
+    return {file.relative_to(SOURCE).with_suffix("").as_posix(): imports(file) for file in files}
+
+
+def group(module: str) -> str:
+    first = module.split("/")[0]
+    return GROUPS.get(first, first)
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for module, names in modules().items():
+        for name in (name for name, _ in names if name.startswith("diffse.")):
+            part = name.split(".")[1]
+            target = GROUPS.get(part, part)
+            if target not in ALLOWED or target == group(module):  # a name of diffse/__init__.py, or itself
+                continue
+            if target not in ALLOWED[group(module)]:
+                wrong.append(f"{module} imports {name}")
+    assert not wrong
+
+
+def test_every_module_has_its_place():
+    assert {group(module) for module in modules()} - {"__init__"} <= set(ALLOWED)
+
+
+def test_the_table_has_no_cycle():
+    done: set[str] = set()
+    while len(done) < len(ALLOWED):
+        ready = {name for name, needs in ALLOWED.items() if name not in done and needs <= done}
+        assert ready, f"cycle among {set(ALLOWED) - done}"
+        done |= ready
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_is_imported_only_where_it_belongs(package):
+    for module, names in modules().items():
+        for name, _ in names:
+            if name.split(".")[0] == package:
+                assert group(module) in ONLY_IN[package], module
+
+
+def test_services_are_imported_inside_functions():
+    """These cost seconds to import or are extras that enhancing audio does not need."""
+    heavy = {"great_expectations", "streamlit", "boto3", "kfp", "dvc", "dvclive", "onnxruntime", "matplotlib"}
+    heavy |= {"pesq", "pystoi", "pandas", "espeakng_loader"}
+    for module, names in modules().items():
+        for name, at_import in names:
+            assert not (at_import and name.split(".")[0] in heavy), (module, name)
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level packages in memory after `code`."""
+    code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["enhance", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments):
+    code = f"from diffse import cli\ntry: cli.main({arguments})\nexcept SystemExit: pass"
+    light = {"numpy", "torch", "pandas", "yaml", "kfp", "dvc", "great_expectations", "scipy", "soundfile"}
+    assert not loaded_by(code) & light
+
+
+def test_enhancing_needs_only_the_slim_install():
+    """`pip install .` without extras is enough for `diffse enhance` and `Enhancer`."""
+    code = """
+import sys
+SLIM = {"torch", "numpy", "scipy", "soundfile", "soxr", "safetensors", "yaml", "tqdm"}
+EXTRAS = {"pandas", "pyarrow", "pesq", "pystoi", "onnxruntime", "speechmos", "torchaudio", "torch_pesq", "dvclive",
+          "great_expectations", "matplotlib", "jinja2", "kfp", "dvc", "boto3", "streamlit", "espeakng_loader"}
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        # torch asks for some of its own optional companions; it lives without them
+        if name.split(".")[0] in EXTRAS and "diffse" in sys._getframe(3).f_globals.get("__name__", ""):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+import diffse.enhancer, diffse.enhance_files
+"""
+    code = code.replace(
+        "        if name.split(\".\")[0] in EXTRAS and \"diffse\" in sys._getframe(3).f_globals.get(\"__name__\", \"\"):",
+        "        if name.split(\".\")[0] in EXTRAS:",
+    )
+    loaded_by(code)

@@ -1,0 +1,429 @@
+"""Samplers: the published trajectories step by step, and answers that mathematics gives exactly."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffse import recipes, settings
+from diffse.processes import OUVE, SBVE, expand, mean, perturb
+from diffse.samplers import bridge_ode, bridge_sde, predictor_corrector, score_from_estimate
+
+PUBLISHED_BRIDGE = SBVE(epsilon=1e-8)
+ONE = torch.ones(())
+
+
+def relative(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def snr_db(estimate: Tensor, clean: Tensor) -> float:
+    return float(20 * torch.log10(clean.norm() / (estimate - clean).norm()))
+
+
+def complex_noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(seed))
+
+
+def drawing(like: Tensor, seed: int = 0) -> Callable[[], Tensor]:
+    """Draws of the shape of `like` from a seeded generator."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: torch.randn(like.shape, dtype=like.dtype, generator=generator)
+
+
+# -------------------------------------------------------------------------------- published trajectories
+
+
+class Recorded:
+    """One recorded run of a published sampler around a closed-form model, replayed and compared."""
+
+    def __init__(self, path: Path) -> None:
+        numbers = np.load(path)
+        self.y, self.mu_0, self.noise, self.eval_x, self.eval_t, self.eval_out, self.result = (
+            torch.from_numpy(numbers[name])
+            for name in ("y", "mu0", "noise", "eval_x", "eval_t", "eval_out", "result")
+        )
+        self.s_0 = float(numbers["s0"])
+        self.draws: Iterator[Tensor] = iter(self.noise)
+        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def draw(self) -> Tensor:
+        return next(self.draws)
+
+    def score_model(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """-(x - mean) / variance for x_0 ~ CN(mu_0, s_0^2) on OUVE(1.5, 0.05, 0.5), as a clean estimate."""
+        t = t[:, None, None, None]
+        a = torch.exp(-1.5 * t)
+        kernel = 0.05**2 * (100**t - torch.exp(-3 * t)) * math.log(10) / (1.5 + math.log(10))
+        score = -(x_t - (a * self.mu_0 + (1 - a) * self.y)) / (a**2 * self.s_0**2 + kernel)
+        self.calls.append((x_t, t.flatten(), score))
+        return (x_t + kernel * score - (1 - a) * self.y) / a
+
+    def bridge_model(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Posterior mean of x_0 ~ CN(mu_0, s_0^2) on the bridge with k = 2.6, c = 0.4."""
+        total = 2.6**2 - 1
+        w_y = ((2.6 ** (2 * t.double()) - 1) / total).float()[:, None, None, None]
+        w_x, kernel = 1 - w_y, w_y * (1 - w_y) * 0.4 * total / (2 * math.log(2.6))
+        gain = w_x * self.s_0**2 / (w_x**2 * self.s_0**2 + kernel)
+        estimate = self.mu_0 + gain * (x_t - w_x * self.mu_0 - w_y * self.y)
+        self.calls.append((x_t, t, estimate))
+        return estimate
+
+    def worst(self, measure: Callable[[Tensor, Tensor], float], of: str) -> float:
+        """Largest difference over all model evaluations: of "x", "t" or "out"."""
+        assert len(self.calls) == len(self.eval_x)
+        assert next(self.draws, None) is None
+        place = ("x", "t", "out").index(of)
+        recorded = (self.eval_x, self.eval_t, self.eval_out)[place]
+        return max(measure(call[place], expected) for call, expected in zip(self.calls, recorded, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sgmse_traj_pc_ald_N30", {}),
+        ("sgmse_traj_pc_langevin_N10", {"steps": 10, "corrector": "langevin", "snr": 0.2}),
+        ("sgmse_traj_pc_none_N10", {"steps": 10, "corrector": "none"}),
+        ("storm_traj_pc_none_N50", {"steps": 50, "corrector": "none", "fixed_dt": True}),
+        ("storm_traj_pc_ald_N20", {"steps": 20, "fixed_dt": True}),
+    ],
+)
+def test_predictor_corrector_takes_the_published_steps(name, options, golden):
+    run = Recorded(golden / f"{name}.npz")
+    result = predictor_corrector(run.score_model, OUVE(), run.y, run.draw, **options)
+    assert run.worst(relative, "x") < 1e-5
+    assert run.worst(relative, "t") < 1e-6
+    assert run.worst(relative, "out") < 1e-5
+    assert relative(result, run.result) < 1e-5
+
+
+def test_bridge_sde_takes_the_published_steps(golden):
+    run = Recorded(golden / "sgmse_traj_sb_sde_N50.npz")
+    result = bridge_sde(run.bridge_model, PUBLISHED_BRIDGE, run.y, run.draw, evaluate_at="target")
+    assert run.worst(relative, "x") < 1e-5
+    assert run.worst(relative, "t") < 1e-6
+    assert run.worst(relative, "out") < 1e-5
+    assert relative(result, run.result) < 1e-5
+
+
+def test_bridge_ode_takes_the_published_steps(golden):
+    """Looser: the published schedule loses three digits at t = 1 in single precision."""
+
+    def absolute(actual: Tensor, expected: Tensor) -> float:
+        return float((actual - expected).abs().max())
+
+    run = Recorded(golden / "sgmse_traj_sb_ode_N50.npz")
+    result = bridge_ode(run.bridge_model, PUBLISHED_BRIDGE, run.y, evaluate_at="target")
+    assert run.worst(absolute, "x") < 2e-3
+    assert run.worst(relative, "t") < 1e-6
+    assert absolute(result, run.result) < 1.5e-3
+
+
+# --------------------------------------------------------------------------- exact answers: known x_0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+@pytest.mark.parametrize("evaluate_at", ["previous", "target"])
+@pytest.mark.parametrize("sampler", ["ode", "sde"])
+def test_bridge_with_a_perfect_estimate_gives_the_clean_signal_back(sampler, evaluate_at, steps):
+    clean, noise = complex_noise(2, 1, 8, 6), 0.5 * complex_noise(2, 1, 8, 6, seed=1)
+    y, options = clean + noise, {"steps": steps, "evaluate_at": evaluate_at}
+    if sampler == "ode":
+        result = bridge_ode(lambda x, t: clean, SBVE(), y, **options)
+    else:
+        result = bridge_sde(lambda x, t: clean, SBVE(), y, drawing(y), **options)
+    assert snr_db(result, clean) > (90 if sampler == "ode" else 60)  # the SDE's last step keeps some noise
+
+
+@pytest.mark.parametrize("evaluate_at", ["previous", "target"])
+def test_bridge_ode_with_a_perfect_estimate_stays_on_the_mean(evaluate_at):
+    clean, y = complex_noise(2, 1, 8, 6), complex_noise(2, 1, 8, 6, seed=1)
+    states = []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        states.append(x_t)
+        return clean
+
+    states.append(bridge_ode(denoise, SBVE(), y, steps=20, t_eps=0.0, evaluate_at=evaluate_at))
+    for x_t, t in zip(states, torch.linspace(1, 0, 21), strict=True):
+        assert torch.allclose(x_t, mean(SBVE(), clean, y, t), atol=1e-5)
+
+
+@pytest.mark.parametrize("corrector", ["ald", "langevin", "none"])
+def test_predictor_corrector_with_a_perfect_estimate_gives_the_clean_signal_back(corrector):
+    clean, noise = complex_noise(2, 1, 8, 6), 0.5 * complex_noise(2, 1, 8, 6, seed=1)
+    y = clean + noise
+    result = predictor_corrector(lambda x, t: clean, OUVE(), y, drawing(y), corrector=corrector)
+    assert snr_db(result, clean) > 45
+
+
+@pytest.mark.parametrize("evaluate_at", ["previous", "target"])
+def test_bridge_grid_may_end_at_zero_where_the_state_is_the_last_estimate(evaluate_at):
+    y = complex_noise(2, 1, 8, 6)
+    estimates = []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        estimates.append(x_t * 0.5 + 1)
+        return estimates[-1]
+
+    options = {"steps": 4, "t_eps": 0.0, "evaluate_at": evaluate_at}
+    assert torch.allclose(bridge_ode(denoise, SBVE(), y, **options), estimates[-1], rtol=1e-6)
+    assert torch.allclose(bridge_sde(denoise, SBVE(), y, drawing(y), **options), estimates[-1], rtol=1e-6)
+
+
+# ------------------------------------------------------------------------- exact answers: Gaussian x_0
+
+
+MU_0, S_0, Y = 1 - 0.5j, 0.3, -0.4 + 0.8j
+
+
+def posterior_mean(process: OUVE | SBVE, x_t: Tensor, t: Tensor, mu_0=MU_0, y=Y) -> Tensor:
+    """E[x_0 | x_t] for x_0 ~ CN(mu_0, S_0^2), finite at both ends of the bridge."""
+    a, b, s = (expand(part(t), x_t) for part in (process.a, process.b, process.std))
+    if isinstance(process, SBVE):
+        gain = S_0**2 / (a * S_0**2 + expand(process.sigma(t), x_t) ** 2)  # s^2 = a sigma^2
+    else:
+        gain = a * S_0**2 / (a**2 * S_0**2 + s**2)
+    return mu_0 + gain * (x_t - a * mu_0 - b * y)
+
+
+def law(sampler, process: OUVE | SBVE, draws: int, **options) -> tuple[complex, float]:
+    """Mean and variance of what a sampler gives for Gaussian data, without any randomness.
+
+    The result is then affine in the draws: example 0 gets none (the mean), example i a 1 as draw i alone, so
+    the squared distances to example 0 sum to the variance.
+    """
+    y = torch.full((draws + 1, 1, 1, 1), Y, dtype=torch.complex128)
+    impulses = iter(torch.eye(draws + 1, dtype=y.dtype)[1:, :, None, None, None])
+    result = sampler(
+        lambda x_t, t: posterior_mean(process, x_t, t), process, y, lambda: next(impulses), **options
+    )
+    assert next(impulses, None) is None
+    return complex(result[0]), float((result[1:] - result[0]).abs().square().sum())
+
+
+def test_reverse_diffusion_reaches_the_law_that_its_equation_gives():
+    """The start CN(y, s(1)^2) is not the marginal at t = 1; the equation shrinks that gap by a known factor."""
+    process = OUVE()
+    coarse, fine = (
+        law(predictor_corrector, process, n + 1, steps=n, corrector="none", t_eps=1 / n) for n in (200, 400)
+    )
+    a, s = float(process.a(ONE)), float(process.std(ONE))
+    left = a * S_0**2 / (a**2 * S_0**2 + s**2)  # of a deviation at t = 1
+    expected_mean = MU_0 + left * (Y - (a * MU_0 + (1 - a) * Y))
+    expected_variance = S_0**2 - left**2 * a**2 * S_0**2
+    assert abs(fine[0] - expected_mean) < 0.55 * abs(coarse[0] - expected_mean)  # first order
+    assert abs(2 * fine[0] - coarse[0] - expected_mean) < 1e-4
+    assert 2 * fine[1] - coarse[1] == pytest.approx(expected_variance, rel=5e-4)
+
+
+def test_corrector_removes_what_the_prior_got_wrong():
+    reached = law(predictor_corrector, OUVE(), 1601, steps=800, corrector="ald", snr=0.1, t_eps=1 / 800)
+    assert abs(reached[0] - MU_0) < 0.002
+    assert reached[1] == pytest.approx(S_0**2, rel=0.002)
+
+
+def test_bridge_sde_reaches_the_law_of_the_data():
+    coarse, fine = (law(bridge_sde, SBVE(), n, steps=n, t_eps=0.0) for n in (400, 800))
+    assert abs(coarse[0] - MU_0) < 1e-12  # at any number of steps
+    assert fine[1] == pytest.approx(S_0**2, rel=0.03)
+    assert abs(fine[1] - S_0**2) < 0.65 * abs(coarse[1] - S_0**2)
+
+
+def bridge_ode_law(steps: int) -> tuple[complex, float]:
+    """Result for Gaussian data, and the standard deviation of the result when the first state had its own.
+
+    From x_1 = y the ODE has one path, that of the mean. To see the others, the first estimate is moved so that
+    the state at the first time t_1 stands one standard deviation of its marginal from the mean.
+    """
+    process, y = SBVE(), torch.full((2, 1, 1, 1), Y, dtype=torch.complex128)
+    t_1 = torch.linspace(1, 0, steps + 1)[1]
+    deviation = torch.sqrt(process.a(t_1) ** 2 * S_0**2 + process.std(t_1) ** 2) / process.a(t_1)
+    moved = torch.stack([torch.zeros_like(deviation), deviation])[:, None, None, None]
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        return posterior_mean(process, x_t, t) + moved * (t == 1)[:, None, None, None]
+
+    result = bridge_ode(denoise, process, y, steps=steps, t_eps=0.0).flatten()
+    return complex(result[0]), float((result[1] - result[0]).abs())
+
+
+def test_bridge_ode_carries_mean_and_deviation_to_those_of_the_data():
+    coarse, fine = bridge_ode_law(400), bridge_ode_law(800)
+    assert abs(coarse[0] - MU_0) < 1e-12  # at any number of steps
+    assert fine[1] == pytest.approx(S_0, rel=0.01)
+    assert abs(fine[1] - S_0) < 0.6 * abs(coarse[1] - S_0)
+
+
+@pytest.mark.parametrize("sampler", [bridge_ode, bridge_sde])
+def test_estimating_at_the_target_time_biases_the_mean(sampler):
+    """Why `previous` is the default: the published choice reaches the mean only with many steps."""
+    y = torch.full((1, 1, 1, 1), Y, dtype=torch.complex128)
+    draw = () if sampler is bridge_ode else (lambda: torch.zeros_like(y),)
+    offsets = {
+        place: float(
+            (
+                sampler(
+                    lambda x_t, t: posterior_mean(SBVE(), x_t, t), SBVE(), y, *draw, steps=50, evaluate_at=place
+                )
+                - MU_0
+            ).abs()
+        )
+        for place in ("previous", "target")
+    }
+    assert offsets["previous"] < 1e-4
+    assert offsets["target"] > 0.02
+
+
+# --------------------------------------------------------------------------------- steps of the bridge
+
+
+def states_of(sampler, process: SBVE, estimate: Tensor, y: Tensor, draws: Tensor | None = None, **options):
+    """All states of a bridge sampler whose network always answers `estimate`, and the times it was asked."""
+    states, times = [], []
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        states.append(x_t)
+        times.append(t)
+        return estimate
+
+    draw = () if draws is None else (iter(draws).__next__,)
+    states.append(sampler(denoise, process, y, *draw, **options))
+    return states, times
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 50, 200])
+def test_weights_of_every_step_sum_to_one(steps):
+    y = complex_noise(2, 1, 8, 6).to(torch.complex128)
+    states, _ = states_of(bridge_ode, SBVE(), y, y, steps=steps)
+    for x_t in states:
+        assert torch.allclose(x_t, y, rtol=1e-10)
+
+
+def test_published_guard_amplifies_the_first_step():
+    """epsilon = 1e-8: the weights of the first of 50 steps sum to 1.0201, and y's is 0.976 instead of w_y."""
+    y = complex_noise(2, 1, 8, 6).to(torch.complex128)
+    w_y = SBVE().b(torch.linspace(1, 1e-4, 51)[1])
+    for process, total, of_y in ((PUBLISHED_BRIDGE, 1.0201, 0.97607), (SBVE(), 1.0, float(w_y))):
+        same, _ = states_of(bridge_ode, process, y, y, steps=50)
+        none, _ = states_of(bridge_ode, process, torch.zeros_like(y), y, steps=50)
+        assert float((same[1] / y).real.mean()) == pytest.approx(total, abs=1e-4)
+        assert float((none[1] / y).real.mean()) == pytest.approx(of_y, abs=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 50])
+def test_first_step_goes_to_the_marginal_of_the_first_estimate(steps):
+    estimate, y, z = (complex_noise(2, 1, 8, 6, seed=seed).to(torch.complex128) for seed in range(3))
+    t = torch.linspace(1, 1e-4, steps + 1)[1].expand(2)
+    states, _ = states_of(bridge_ode, SBVE(), estimate, y, steps=steps)
+    assert torch.allclose(states[1], mean(SBVE(), estimate, y, t), rtol=1e-9)
+    states, _ = states_of(bridge_sde, SBVE(), estimate, y, z.expand(steps, *z.shape), steps=steps)
+    noise = torch.zeros_like(z) if steps == 1 else z  # the last step adds none
+    assert torch.allclose(states[1], perturb(SBVE(), estimate, y, t, noise), rtol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", [bridge_ode, bridge_sde])
+def test_bridge_estimates_at_the_time_of_the_state_or_of_the_target(sampler):
+    y = complex_noise(2, 1, 8, 6)
+    draws = None if sampler is bridge_ode else torch.zeros(4, *y.shape, dtype=y.dtype)
+    grid = torch.linspace(1, 1e-4, 5)
+    for place, expected in (("previous", grid[:-1]), ("target", grid[1:])):
+        _, times = states_of(sampler, SBVE(), y, y, draws, steps=4, evaluate_at=place)
+        assert torch.equal(torch.stack(times), expected[:, None].expand(4, 2))
+
+
+# ------------------------------------------------------------------------------------------ every sampler
+
+
+SAMPLERS = [
+    settings.PredictorCorrector(steps=5),
+    settings.PredictorCorrector(steps=5, corrector_steps=3),
+    settings.PredictorCorrector(steps=5, corrector="none", corrector_steps=2),
+    settings.PredictorCorrector(steps=5, corrector="langevin", snr=0.2),
+    settings.PredictorCorrector(steps=1),
+    settings.BridgeODE(steps=6),
+    settings.BridgeSDE(steps=6),
+]
+
+
+class Denoiser:
+    """Stands in for an objective: a shrinking estimate that depends on state, condition and time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def denoise(self, x_t: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        return 0.5 * x_t + (0.4 - 0.2 * t[:, None, None, None]) * y
+
+
+def sample(setting: object, y: Tensor, draw: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """Result and number of network calls of a sampler built from its settings."""
+    process = OUVE() if isinstance(setting, settings.PredictorCorrector) else SBVE()
+    denoiser = Denoiser()
+    return recipes.build_sampler(setting, process, denoiser)(y, draw), denoiser.calls
+
+
+@pytest.mark.parametrize("setting", SAMPLERS, ids=str)
+def test_number_of_network_calls_is_the_documented_one(setting):
+    y = complex_noise(2, 1, 8, 6)
+    result, calls = sample(setting, y, drawing(y))
+    corrector_steps = 0
+    if isinstance(setting, settings.PredictorCorrector) and setting.corrector != "none":
+        corrector_steps = setting.corrector_steps
+    assert calls == setting.steps * (1 + corrector_steps) == recipes.evaluations(setting)
+    assert result.shape == y.shape
+    assert result.dtype == y.dtype
+
+
+@pytest.mark.parametrize("setting", SAMPLERS, ids=str)
+def test_a_seed_gives_the_same_result_and_another_seed_another(setting):
+    y = complex_noise(2, 1, 8, 6)
+    first, again, other = (sample(setting, y, drawing(y, seed))[0] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == isinstance(setting, settings.BridgeODE)
+
+
+@pytest.mark.parametrize("setting", SAMPLERS, ids=str)
+def test_order_of_the_batch_does_not_matter(setting):
+    y, order = complex_noise(4, 1, 8, 6), torch.tensor([2, 0, 3, 1])
+    draw, draw_again = drawing(y), drawing(y)
+    result, _ = sample(setting, y, draw)
+    permuted, _ = sample(setting, y[order], lambda: draw_again()[order])
+    assert torch.allclose(permuted, result[order], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "setting", [s for s in SAMPLERS if getattr(s, "corrector", "none") != "langevin"], ids=str
+)
+def test_an_example_alone_gives_what_it_gives_in_a_batch(setting):
+    """Not so with the Langevin corrector, whose step size is an average over the batch, as published."""
+    y = complex_noise(4, 1, 8, 6)
+    draw, draw_again = drawing(y), drawing(y)
+    result, _ = sample(setting, y, draw)
+    alone, _ = sample(setting, y[2:3], lambda: draw_again()[2:3])
+    assert torch.allclose(alone, result[2:3], rtol=1e-5, atol=1e-6)
+
+
+def test_score_and_estimate_are_two_names_for_one_thing():
+    """Tweedie's estimate of a Gaussian's exact score gives that score back."""
+    x_t, y = complex_noise(3, 1, 8, 6), torch.full((3, 1, 8, 6), Y)
+    process, t = OUVE(), torch.tensor([0.03, 0.4, 1.0])
+    a, s = expand(process.a(t), x_t), expand(process.std(t), x_t)
+    exact = -(x_t - a * MU_0 - (1 - a) * y) / (a**2 * S_0**2 + s**2)
+    estimate = posterior_mean(process, x_t, t)
+    assert relative(score_from_estimate(process, x_t, y, estimate, t), exact) < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("setting", SAMPLERS, ids=str)
+def test_gpu_gives_what_the_cpu_gives(setting):
+    y = complex_noise(2, 1, 8, 6)
+    draw, draw_again = drawing(y), drawing(y)
+    expected, _ = sample(setting, y, draw)
+    result, _ = sample(setting, y.cuda(), lambda: draw_again().cuda())
+    assert torch.allclose(result.cpu(), expected, rtol=1e-4, atol=1e-5)
