@@ -53,7 +53,9 @@ def test_a_killed_run_continues_to_the_same_weights_and_curves(project, system, 
     params = write_params(project)
     training.run(params, system, project)
     whole = weights(project, system)
-    files = {name: (paths.model(project, system) / name).read_bytes() for name in ("history.csv", "validation.csv")}
+    files = {
+        name: (paths.model(project, system) / name).read_bytes() for name in ("history.csv", "validation.csv")
+    }
     shutil.rmtree(project / "models")
 
     after = training.Trainer._after_step

@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
             _add_enhance(sub)
         elif verb == "report":
             sub.add_argument("--page", type=Path, metavar="FILE", help="write the page there too")
+            sub.add_argument("--show", action="store_true", help="print the table of the last report instead")
     return parser
 
 
@@ -164,6 +165,8 @@ def main(argv: list[str] | None = None) -> int:
         with _user_errors(), _stop_on_sigterm():
             if args.verb == "enhance" and _is_for_files(args, parser):
                 return _run_on_files(args, argv)
+            if args.verb == "report" and args.show:
+                return _show_report(args.params.parent)
             return _run_step(args, argv)
     except DiffseError as error:
         print(f"diffse: {error}", file=sys.stderr)
@@ -182,6 +185,15 @@ def _is_for_files(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     if Path(args.source).exists():
         parser.error(f"to enhance '{args.source}', add --checkpoint models/<system>/best")
     return False
+
+
+def _show_report(root: Path) -> int:
+    from diffse import paths
+    from diffse.report import summary
+
+    print(summary.terminal_table(root))
+    print(f"\nreport: {(paths.report(root) / 'index.html').resolve()}")
+    return 0
 
 
 def _run_on_files(args: argparse.Namespace, argv: list[str]) -> int:
@@ -239,7 +251,11 @@ def _check_inputs(args: argparse.Namespace, step, found: dict, root: Path) -> No
 
     from diffse import steps
 
-    if args.settings is not None and json.loads(args.settings) != found:
+    try:
+        compiled = found if args.settings is None else json.loads(args.settings)
+    except json.JSONDecodeError as error:
+        raise DiffseError(f"--settings is not JSON: {error}") from None
+    if compiled != found:
         keys = ", ".join(step.settings)
         raise DiffseError(f"{args.params}: {keys} changed since the pipeline was compiled; compile it again")
     for reference in args.needs:

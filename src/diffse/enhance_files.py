@@ -95,7 +95,10 @@ def enhance_file(enhancer: Enhancer, file: Path, out: Path, key: str) -> tuple[f
 
         def read(start: int, stop: int) -> np.ndarray:
             stream.seek(start)
-            return stream.read(stop - start, dtype="float32", always_2d=True).T
+            wave = stream.read(stop - start, dtype="float32", always_2d=True).T
+            if not np.isfinite(wave).all():
+                raise audio.AudioError(file, "has NaN or infinite samples; repair the recording")
+            return wave
 
         try:
             with soundfile.SoundFile(

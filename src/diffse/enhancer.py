@@ -194,14 +194,21 @@ class Enhancer:
         x = self._sample(y, draw)
         results = []
         for x_item, wave, peak in zip(x, waves, peaks, strict=True):
-            enhanced = spectrogram.synthesise(x_item[0], max(len(wave), spectrogram.freq_bins))[: len(wave)]
-            results.append(wave.copy() if peak <= SILENCE else enhanced.cpu().numpy() * np.float32(peak))
+            enhanced = self._synthesise(x_item[0], len(wave)).cpu().numpy()
+            results.append(wave.copy() if peak <= SILENCE else enhanced * np.float32(peak))
         return results
 
     def _analyse(self, wave: np.ndarray) -> Tensor:
         """[samples] -> compressed spectrogram [1, 1, F, T], padded to whole blocks of frames."""
         X = self.system.spectrogram.analyse(torch.from_numpy(np.ascontiguousarray(wave)))
         return pad_frames(X, self._multiple, self.system.enhance.padding)[None, None]
+
+    def _synthesise(self, X: Tensor, length: int) -> Tensor:
+        """Compressed [F, T padded] -> [length]. Added frames are cut off first: they would fade the end."""
+        spectrogram = self.system.spectrogram
+        if self.system.enhance.synthesis == "cut":
+            X = X[:, : spectrogram.frames(length)]
+        return spectrogram.synthesise(X, max(length, spectrogram.freq_bins))[:length]
 
 
 def noise_seed(seed: int, key: str) -> int:

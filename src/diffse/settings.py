@@ -296,6 +296,7 @@ class Enhance:
     chunk_seconds: float = 8.0  # longer audio is processed in overlapping chunks
     overlap_seconds: float = 1.0
     padding: Literal["reflection", "zero"] = "reflection"  # frames added up to whole blocks
+    synthesis: Literal["cut", "padded"] = "cut"  # padded: the published code also inverts the added frames
     seed: int = 0
     weights: Literal["best", "last"] = "best"
 

@@ -135,7 +135,8 @@ class Trainer:
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise DiffseError(
                 f"train {self.recipe}.{self.corpus}: loss {value}, gradient norm {norm} at step "
-                f"{state.step + 1}, batch {', '.join(batch['ids'])}; the last saved state is kept: check these files or lower lr"
+                f"{state.step + 1}, batch {', '.join(batch['ids'])}; the last saved state is kept: "
+                "check these files or lower lr"
             )
         state.optimizer.step()
         state.ema.update(state.network)

@@ -1,13 +1,12 @@
 """Many processes, one order: results come as if one process had done the work."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any
@@ -27,42 +26,57 @@ def process_count(asked: int) -> int:
     return os.cpu_count() or 1
 
 
-@contextlib.contextmanager
-def ordered_map(
-    function: Callable[[Any], Any], items: Iterable[Any], processes: int = 0, chunk: int = 1
-) -> Iterator[Iterator[Any]]:
-    """Context of an iterator over function(item) in order, computed by `processes` single-threaded processes.
+class Workers:
+    """Single-threaded worker processes, started when first needed; a context manager.
 
-    Only a few chunks of items are under way at a time, so a slow consumer bounds the memory. When the context
-    ends, however it ends, no worker runs any more. One process computes in the caller. `function` must be
-    importable. DiffseError when a worker dies.
+    One process computes in the caller. When the context ends, however it ends, no worker runs any more.
     """
-    processes = process_count(processes)
-    if processes == 1:
-        yield map(function, items)
-        return
-    # spawn: a forked child inherits locks that other threads of the parent may hold
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_settle)
-    try:
-        yield _stream(pool, function, iter(items), processes, chunk)
-    except BrokenProcessPool:
-        raise DiffseError(
-            "a worker process died, most likely for want of memory; set 'processes' to a smaller number"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
+    def __init__(self, processes: int = 0):
+        self.processes = process_count(processes)
+        self._pool: ProcessPoolExecutor | None = None
 
-def _stream(
-    pool: ProcessPoolExecutor, function: Callable, items: Iterator, processes: int, chunk: int
-) -> Iterator[Any]:
-    pending: deque = deque()
-    while True:
-        while len(pending) < _PENDING * processes and (batch := list(islice(items, chunk))):
-            pending.append(pool.submit(_apply, function, batch))
-        if not pending:
-            return
-        yield from pending.popleft().result()
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any], chunk: int = 1) -> Iterator[Any]:
+        """Yield function(item) for each item in order; `function` must be importable.
+
+        Only a few chunks of items are under way at a time, so a slow consumer bounds the memory. Close the
+        iterator (contextlib.closing) where what workers write must be complete before the consumer goes on
+        after an error. DiffseError when a worker dies.
+        """
+        if self.processes == 1:
+            return (function(item) for item in items)
+        if self._pool is None:
+            # spawn: a forked child inherits locks that other threads of the parent may hold
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.processes, context, initializer=_settle)
+        return self._stream(self._pool, function, iter(items), chunk)
+
+    def _stream(
+        self, pool: ProcessPoolExecutor, function: Callable, items: Iterator, chunk: int
+    ) -> Iterator[Any]:
+        pending: deque = deque()
+        try:
+            while True:
+                while len(pending) < _PENDING * self.processes and (batch := list(islice(items, chunk))):
+                    pending.append(pool.submit(_apply, function, batch))
+                if not pending:
+                    return
+                yield from pending.popleft().result()
+        except BrokenProcessPool:
+            raise DiffseError(
+                "a worker process died, most likely for want of memory; set 'processes' to a smaller number"
+            ) from None
+        finally:
+            for future in pending:
+                future.cancel()
+            wait(pending)
 
 
 def _apply(function: Callable, batch: list) -> list:

@@ -15,7 +15,7 @@ from diffse import audio, paths, storage
 from diffse.data import manifest, mixing
 from diffse.data.corpora import demo, folder
 from diffse.data.manifest import SPLITS
-from diffse.data.parallel import ordered_map
+from diffse.data.parallel import Workers
 from diffse.data.recordings import (
     Noise,
     Recordings,
@@ -41,6 +41,7 @@ class _Job:
     settings: DemoCorpus | FolderCorpus
     corpus: str
     target: Path  # data/<corpus>/mixtures
+    workers: Workers
 
 
 def run(params: Params, corpus: str, root: Path) -> dict:
@@ -54,13 +55,14 @@ def run(params: Params, corpus: str, root: Path) -> dict:
         raise DiffseError(f"'{corpus}' has no entry under 'prepare' (there: {', '.join(params.prepare)})")
     settings = params.prepare[corpus]
     _check_settings(settings, f"prepare.{corpus}")
-    job = _Job(settings, corpus, paths.mixtures(root, corpus))
+    target = paths.mixtures(root, corpus)
     with (
-        storage.exclusive_lock(job.target.parent, f"the preparation of '{corpus}'"),
-        _workspace(job.target.parent) as workspace,
+        storage.exclusive_lock(target.parent, f"the preparation of '{corpus}'"),
+        _workspace(target.parent) as workspace,
+        Workers(settings.processes) as workers,
     ):
-        found = CORPORA[type(settings)].find(settings, paths.source(root, corpus), workspace)
-        return _prepare(job, found)
+        found = CORPORA[type(settings)].find(settings, paths.source(root, corpus), workspace, workers)
+        return _prepare(_Job(settings, corpus, target, workers), found)
 
 
 @contextlib.contextmanager
@@ -132,8 +134,8 @@ def _check_splits(speech: list, noises: list[Noise]) -> None:
 
 def _scan_noises(job: _Job, noises: list[Noise]) -> tuple[list[Noise], list[Rejected]]:
     """Decode every noise recording once, so that only sound ones are drawn."""
-    with ordered_map(scan_noise, noises, job.settings.processes, chunk=16) as scanned:
-        results = list(tqdm(scanned, "scan noise", len(noises), unit="file", disable=None))
+    scanned = job.workers.map(scan_noise, noises, chunk=16)
+    results = list(tqdm(scanned, "scan noise", len(noises), unit="file", disable=None))
     sound = [item for item in results if isinstance(item, Noise)]
     check_disjoint(
         ((item.sha256, item.split, item.source) for item in sound),
@@ -179,7 +181,7 @@ def _write_mixtures(job: _Job, tasks: list, folder: Path) -> tuple[list[dict], l
     """Each worker writes whole shards, so that compression runs in parallel and no audio is passed on."""
     rows, refused = [], []
     with (
-        ordered_map(mixing.make_shard, _shard_tasks(tasks, folder), job.settings.processes) as made,
+        contextlib.closing(job.workers.map(mixing.make_shard, _shard_tasks(tasks, folder))) as made,
         tqdm(desc=f"prepare {job.corpus}", total=len(tasks), unit="mixture", disable=None) as progress,
     ):
         for shard_rows, shard_refused in made:

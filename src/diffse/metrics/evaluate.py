@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from diffse import paths, storage
 from diffse.data import shards
-from diffse.data.parallel import ordered_map
+from diffse.data.parallel import Workers
 from diffse.errors import DiffseError
 from diffse.metrics import statistics, table
 from diffse.metrics.score import score_pair
@@ -59,7 +59,8 @@ def _scored(jobs: list[dict[str, Any]], settings: Evaluate, title: str) -> list[
     """Rows of per_file.csv, ordered by id."""
     # the longest first, so that no process is left alone with one at the end
     jobs = sorted(jobs, key=lambda job: (-job["n_samples"], job["id"]))
-    with ordered_map(partial(score_job, metrics=settings.metrics), jobs, settings.processes) as scored:
+    with Workers(settings.processes) as workers:
+        scored = workers.map(partial(score_job, metrics=settings.metrics), jobs)
         rows = list(tqdm(scored, title, len(jobs), unit="file", disable=None))
     return sorted(rows, key=lambda row: row["id"])
 

@@ -105,7 +105,7 @@ def _why(ranking: Ranking, value: float, place: int, count: int) -> str:
     if not ranking.metric:
         return ""
     how = metric(ranking.metric)
-    text = signed(value, how.digits) if ranking.change else number(value, how.digits)
+    text = f"changes by {signed(value, how.digits)}" if ranking.change else number(value, how.digits)
     return f"{_position(place, count)}: {how.label} {text} {how.unit}".strip()
 
 
@@ -167,7 +167,7 @@ def _enhanced(enhanced: Enhanced, item: str, samples: int) -> np.ndarray | None:
 
 def _facts(row: dict) -> str:
     snr = row["snr_db"] if np.isfinite(row["snr_db"]) else row["snr_measured_db"]
-    named = (("speaker", row["speaker"]), ("noise", row["noise_kind"]), ("room", row["room"]))
+    named = (("Speaker", row["speaker"]), ("noise", row["noise_kind"]), ("room", row["room"]))
     facts = [f"{label} {value}" for label, value in named if value]
     return ", ".join([*facts, f"SNR {number(float(snr), 1)} dB"])
 
@@ -249,7 +249,8 @@ def _png_uri(decibels: np.ndarray) -> str:
     from PIL import Image
 
     share = np.clip(1.0 + decibels / RANGE_DB, 0.0, 1.0)
-    image = Image.fromarray(np.rint(share[::-1] * (_LEVELS - 1)).astype(np.uint8), mode="P")
+    indices = np.rint(share[::-1] * (_LEVELS - 1)).astype(np.uint8)
+    image = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
     image.putpalette(np.rint(colours(_LEVELS) * 255).astype(np.uint8).tobytes())
     content = io.BytesIO()
     image.save(content, "PNG", optimize=True)

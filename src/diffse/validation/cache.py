@@ -116,7 +116,7 @@ def _utterance_table(
     expected = [transform.frames(int(n)) if n > 0 else math.nan for n in frame["n_samples_mixture"].fillna(0)]
     ordered = frame.sort_values(["shard", "frame"])
     placed = ordered.groupby("shard")["n_frames"].cumsum() - ordered["n_frames"]
-    held = frame["shard"].map(dict(zip(files["id"], files["frames"], strict=True)))
+    held = frame["shard"].map(dict(zip(files["id"], files["frames"], strict=True))).astype(float)
     return frame.assign(
         in_both=in_both,
         same_split=(frame["split"] == frame["split_mixture"]).where(in_both),

@@ -10,7 +10,7 @@ import numpy as np
 from diffse import audio, paths, storage
 from diffse.audio import AudioError
 from diffse.data import manifest, shards
-from diffse.data.parallel import ordered_map
+from diffse.data.parallel import Workers
 from diffse.settings import EnhancedRules, Params
 from diffse.validation.rules import Rule, Subject, Table
 
@@ -78,8 +78,8 @@ def _utterance_table(frame: "pandas.DataFrame", folder: Path) -> "pandas.DataFra
     enhanced, expected = frame["shard"].notna(), frame["mixture"].notna()
     rows = frame.loc[enhanced, list(_COLUMNS)].astype({"position": int, "n_samples": int}).to_dict("records")
     processes = 1 if len(rows) <= _ALONE else 0
-    with ordered_map(partial(measure, folder=folder), rows, processes, chunk=32) as measured:
-        found = {row["id"]: row for row in measured}
+    with Workers(processes) as workers:
+        found = {row["id"]: row for row in workers.map(partial(measure, folder=folder), rows, chunk=32)}
     for name in ("shard_readable", "checksum_matches", "finite", "level_dbfs"):
         frame[name] = [found[key][name] if key in found else None for key in frame["id"]]
     both = enhanced & expected

@@ -11,7 +11,7 @@ from diffse import paths
 from diffse.audio import AudioError
 from diffse.data import manifest, shards
 from diffse.data.manifest import SPLITS
-from diffse.data.parallel import ordered_map
+from diffse.data.parallel import Workers
 from diffse.settings import DemoCorpus, FolderCorpus, MixtureRules, Params
 from diffse.validation.rules import Rule, Subject, Table
 
@@ -65,8 +65,8 @@ def _of_audio(frame: "pandas.DataFrame", folder: Path) -> dict[str, list]:
     """Columns that only the audio can tell: read every utterance back from its shard."""
     rows = frame[["shard", "position", "n_samples", "sha256"]].to_dict("records")
     processes = 1 if len(rows) <= _ALONE else 0
-    with ordered_map(partial(measure, folder=folder), rows, processes, chunk=32) as measured:
-        found = list(measured)
+    with Workers(processes) as workers:
+        found = list(workers.map(partial(measure, folder=folder), rows, chunk=32))
     names = ("shard_readable", "checksum_matches", "snr_audio_db")
     return {name: [row[name] for row in found] for name in names}
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from diffse import audio
 from diffse.data.corpora import demo_noises, espeak
 from diffse.data.manifest import SPLITS
-from diffse.data.parallel import ordered_map
+from diffse.data.parallel import Workers
 from diffse.data.recordings import Noise, Recordings, Speech
 from diffse.errors import DiffseError
 from diffse.settings import DemoCorpus
@@ -93,7 +93,7 @@ class _NoiseJob:
     talkers: list[list[Path]]  # for babble: the utterances of each voice
 
 
-def find(settings: DemoCorpus, source: Path, workspace: Path) -> Recordings:
+def find(settings: DemoCorpus, source: Path, workspace: Path, workers: Workers) -> Recordings:
     """Synthesise the corpus into `workspace` and list it.
 
     DiffseError: espeak-ng is not installed, the text list is missing or too short.
@@ -111,9 +111,9 @@ def find(settings: DemoCorpus, source: Path, workspace: Path) -> Recordings:
             jobs.append(job)
             noises.append(Noise(split, kind, job.path, job.path.relative_to(workspace).as_posix()))
     for function, items in ((_read_out, readings + babblers), (_make_noise, jobs)):
-        with ordered_map(function, items, settings.processes) as done:
-            for _ in tqdm(done, "synthesise", len(items), unit="recording", disable=None):
-                pass
+        done = workers.map(function, items)
+        for _ in tqdm(done, "synthesise", len(items), unit="recording", disable=None):
+            pass
     return Recordings(speech, noises)
 
 

@@ -14,15 +14,16 @@ from pathlib import Path, PurePosixPath
 
 from diffse.audio import SUFFIXES
 from diffse.data.manifest import SPLITS
+from diffse.data.parallel import Workers
 from diffse.data.recordings import Noise, Recordings, Rejected, Speech, base_id
 from diffse.errors import DiffseError
 from diffse.settings import FolderCorpus, SplitLists
 
 
-def find(settings: FolderCorpus, source: Path, workspace: Path) -> Recordings:
-    """List the recordings of `source` with their splits. Nothing is decoded; `workspace` is not used.
+def find(settings: FolderCorpus, source: Path, workspace: Path, workers: Workers) -> Recordings:
+    """List the recordings of `source` with their splits.
 
-    DiffseError: a folder or list that is missing or empty, a path that leaves `source`, too few speakers or
+    Nothing is decoded or written, so `workspace` and `workers` stay unused. DiffseError: a folder or list that is missing or empty, a path that leaves `source`, too few speakers or
     noise recordings to split.
     """
     if not source.is_dir():
