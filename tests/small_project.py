@@ -40,6 +40,7 @@ PARAMS = {
 
 def create(folder: Path) -> Path:
     """Lay out the project in `folder`, outside git."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(PROJECT / name, folder)
     (folder / ".dvc").mkdir()

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "enhancer": FILES | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"},
     "training": FILES
     | {"settings", "settings_reader", "spectrogram", "data", "metrics", "enhancer", "recipes", "checkpoint"}
-    | {"ema", "distributed"},
+    | {"ema", "distributed", "runs"},
     "steps": FILES | {"settings"},
     "runs": {"paths", "storage"},
     "cli": FILES | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"},

@@ -1,6 +1,7 @@
 """docs/differences.md says what is: its settings are accepted, its tests exist."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ def lines() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1:]]
 
 
-def test_names() -> set[str]:
+@functools.cache
+def existing_tests() -> set[str]:
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").glob("test_*.py"))
     return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
@@ -40,4 +42,4 @@ def test_every_line_has_a_setting_that_is_accepted(cells):
 @pytest.mark.parametrize("cells", lines(), ids=lambda cells: cells[0])
 def test_every_line_has_tests_that_exist(cells):
     named = {name.strip() for name in cells[5].split(",")}
-    assert named <= test_names()
+    assert named <= existing_tests()

@@ -34,7 +34,7 @@ from diffse.data import manifest, shards
 from diffse.errors import DiffseError, GateFailed
 from diffse.metrics import evaluate
 from diffse.validation import checkpoint as checkpoint_gate
-from diffse.validation import gate, judge, mixtures
+from diffse.validation import enhanced, gate, judge, mixtures
 from diffse.validation.rules import Subject, Table
 
 # ----------------------------------------------------------------------------------------- a good project
@@ -283,6 +283,14 @@ def test_silence_out_of_silence_is_right(project):
     outcomes = judge.judge(subject_of(params, "enhanced", root))
     broken = {outcome.rule.name for outcome in outcomes if not outcome.success}
     assert broken == {"made from the present mixtures"}
+
+
+def test_many_utterances_are_measured_by_several_processes(good, monkeypatch):
+    root, params = good
+    for module, artifact in ((mixtures, "mixtures"), (enhanced, "enhanced")):
+        alone = subject_of(params, artifact, root).tables["utterances"]
+        monkeypatch.setattr(module, "_ALONE", 0)
+        pandas.testing.assert_frame_equal(subject_of(params, artifact, root).tables["utterances"], alone)
 
 
 def test_great_expectations_is_loaded_by_the_gate_alone(good):

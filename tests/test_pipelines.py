@@ -264,3 +264,61 @@ def test_submitting_needs_a_host():
     done = subprocess.run([sys.executable, FULL, "--submit"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--submit needs --host" in done.stderr
+
+
+def test_the_image_is_built_under_the_name_that_components_use():
+    from components import IMAGE
+    from diffse import __version__
+
+    assert f"diffse-python:{__version__}" == IMAGE
+    for file in ("Makefile", "Dockerfile"):
+        assert f"-t {IMAGE} ." in (small_project.PROJECT / file).read_text()
+
+
+# ------------------------------------------------------------------------------------- the real steps
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_dvc_and_kubeflow_make_the_same(tmp_path):
+    """The whole chain with real steps on a tiny project: both runners end with the same bytes."""
+    import tiny
+
+    folders = {}
+    for runner in ("dvc", "kubeflow"):
+        folders[runner] = folder = tmp_path / runner
+        small_project.create(folder)
+        for corpus in small_project.PARAMS["corpora"]:
+            (folder / "sources" / corpus / "speech.txt").unlink()
+        tiny.make_sources(folder)
+        checks = {"mixtures": {}, "cache": {}, "metrics": {"max_missing": 1.0}}
+        checks |= {"checkpoint": {"max_final_loss_ratio": 100.0}, "enhanced": {"max_gain_db": 200.0}}
+        tiny.write_params(folder, check=checks, cache={"n_fft": 510}, report={"title": "tiny"})
+    bin_folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    commands = {
+        "dvc": ["dvc", "repro"],
+        "kubeflow": [sys.executable, FULL, "--local", "--params", "params.yaml"],
+    }
+    for runner, command in commands.items():
+        environment = {**os.environ, "PATH": bin_folder}
+        done = subprocess.run(command, cwd=folders[runner], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    made = [files_of(folder) for folder in folders.values()]
+    assert made[0] == made[1]
+    assert {"models/bridge.toy/best/weights.safetensors", "results/unprocessed/toy/per_file.csv"} <= set(
+        made[0]
+    )
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """Checksums of what must not depend on the runner: all but what says how long something took."""
+    from diffse.storage import sha256_file
+
+    timed = {"enhanced.json", "summary.json"}
+    kept = {}
+    for top in ("data", "models", "enhanced", "results"):
+        for file in sorted((folder / top).rglob("*")):
+            hidden = any(part.startswith(".") or part == "dvclive" for part in file.relative_to(folder).parts)
+            if file.is_file() and not hidden and file.name not in timed:
+                kept[str(file.relative_to(folder))] = sha256_file(file)
+    return kept

@@ -315,7 +315,7 @@ def test_results_come_in_order_and_items_are_taken_as_they_are_needed():
 
 
 def test_dead_worker_and_error_in_a_worker_are_one_line():
-    with Workers(2) as workers, pytest.raises(DiffseError, match="a worker process died.*'processes'"):
+    with Workers(2) as workers, pytest.raises(DiffseError, match=r"a worker process died.*'processes'"):
         list(workers.map(die, range(4)))
     with Workers(2) as workers, pytest.raises(DiffseError, match=r"^file0\.wav: is empty$"):
         list(workers.map(complain, range(4)))

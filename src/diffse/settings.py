@@ -241,7 +241,7 @@ class Train:
     decay_from: float = 1.0  # share of the steps after which the rate falls linearly to zero
     gradient_clip: float = 0.0  # largest gradient norm; 0: none
     ema_decay: float = 0.999
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, else float32
     seed: int = 0
     threads: int = 0  # CPU threads; 0: torch's choice
     checkpoint_every: int = 1000

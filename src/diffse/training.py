@@ -21,6 +21,7 @@ from diffse.data.batches import CropSource, Prefetcher
 from diffse.distributed import Processes
 from diffse.ema import EMA
 from diffse.errors import DiffseError
+from diffse.runs import code_version
 from diffse.settings_reader import to_plain
 from diffse.storage import atomic_file, exclusive_lock, read_json, sha256_file
 from diffse.training_log import TrainingLog
@@ -228,6 +229,7 @@ class Trainer:
             "stft": to_plain(self.stft),
             "enhance": to_plain(self.enhance_settings),
             "data_version": self.data_version,
+            "code_version": code_version(),
             "fingerprint": self.fingerprint,
             "ema": {"decay": self.train_settings.ema_decay, "updates": self.state.ema.updates},
             "validation": scores,

@@ -116,17 +116,14 @@ def markdown(title: str, tables: dict[str, list[Compared]], confidence: float) -
     """The main table of each corpus with intervals and differences, and the sentences on each system."""
     parts = [f"# {_escape(title)}", ""]
     for corpus, rows in tables.items():
-        parts += [f"## {_escape(corpus)}", "", *(f"- {_escape(row.sentence)}" for row in rows if row.sentence)]
+        parts += [f"## {_escape(corpus)}", ""]
+        sentences = [f"- {_escape(row.sentence)}" for row in rows if row.sentence]
+        parts += [*sentences, ""] if sentences else []
         names = [name for name in MAIN if any(name in row.scores.metrics for row in rows)]
-        heads = [metric(name).heading for name in names]
-        heads = ["system", "files", *heads, "real-time factor", "network evaluations", "parameters"]
-        parts += [
-            "",
-            _line(heads),
-            _line(["---"] * len(heads)),
-            *(_markdown_row(row, names) for row in rows),
-            "",
-        ]
+        heads = ["system", "files", *(metric(name).heading for name in names)]
+        heads += ["real-time factor", "network evaluations", "parameters"]
+        parts += [_line(heads), _line(["---"] * len(heads))]
+        parts += [*(_markdown_row(row, names) for row in rows), ""]
     parts.append(
         f"Mean, {confidence * 100:g} % interval over files in brackets, then the mean difference to the "
         "unprocessed input with its interval."

@@ -116,4 +116,4 @@ def _observed(rule: Rule, frame: "pandas.DataFrame", results: list[dict]) -> str
 def _number(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "nothing"
-    return f"{value:.6g}"
+    return f"{round(value, 9):.6g}"  # what is below is rounding, which differs between machines

@@ -26,7 +26,7 @@ SENTENCE_SHARES = {"train": 0.6, "valid": 0.17, "test": 0.23}
 SPEECH_DBFS = (-30.0, -18.0)  # RMS of an utterance, drawn uniformly
 NOISE_DBFS = -26.0
 _PEAK = 0.95
-_EDGE = 0.1  # s of silence kept before and behind an utterance
+_EDGE = 0.1  # s of silence before and behind an utterance
 _TALKERS = 4  # voices in a babble
 _SENTENCE_SECONDS = 2.0  # shortest that a babble counts on
 
@@ -59,7 +59,7 @@ VOICES = (
     Voice("liam", "male", "valid", "en-gb-x-rp+Alex", 52, 50, 160),
     Voice("mona", "female", "test", "en-gb-scotland+shelby", 50, 60, 170),
     Voice("nick", "male", "test", "en-us+edward", 45, 50, 158),
-    Voice("opal", "female", "test", "en-us-nyc+f1", 35, 55, 165),
+    Voice("opal", "female", "test", "en-us-nyc+f1", 68, 55, 165),
 )
 
 # Voices that speak in the babble of a split and nowhere else.
@@ -158,17 +158,12 @@ def _reading(settings: DemoCorpus, voice: Voice, texts: list[str], workspace: Pa
     """A voice reads different sentences of its split, a little higher or faster each time."""
     rng = _rng(settings.seed, f"voice {voice.name}")
     order = rng.permutation(len(texts))[: settings.utterances_per_voice]
-    lines = [
-        espeak.Line(
-            text=texts[k],
-            seed=int(rng.integers(1, 1 << 31)),
-            pitch=voice.pitch + int(rng.integers(-4, 5)),
-            range=voice.range,
-            speed=round(voice.speed * rng.uniform(0.92, 1.08)),
-        )
-        for k in order
-    ]
-    levels = [float(rng.uniform(*SPEECH_DBFS)) for _ in lines]
+    lines, levels = [], []
+    for k in order:  # all that a line draws is drawn before the next, so that more lines change none of them
+        pitch = voice.pitch + int(rng.integers(-4, 5))
+        speed = round(voice.speed * rng.uniform(0.92, 1.08))
+        lines.append(espeak.Line(texts[k], int(rng.integers(1, 1 << 31)), pitch, voice.range, speed))
+        levels.append(float(rng.uniform(*SPEECH_DBFS)))
     paths = [workspace / _speech_path(voice, number) for number in range(1, len(lines) + 1)]
     return _Reading(voice.espeak, lines, levels, paths, settings.rate)
 
@@ -193,14 +188,13 @@ def _read_out(reading: _Reading) -> None:
 
 
 def _trimmed(wave: np.ndarray, rate: int) -> np.ndarray:
-    """Without the silence around it, but for a tenth of a second."""
+    """With a tenth of a second of silence on both sides, whatever espeak-ng leaves there."""
     loud = np.flatnonzero(np.abs(wave) > 0.01 * np.max(np.abs(wave), initial=0.0))
     if loud.size == 0:
         raise DiffseError(
             "espeak-ng gave no sound; install the version of espeakng-loader in requirements.lock"
         )
-    edge = int(_EDGE * rate)
-    return wave[max(0, loud[0] - edge) : loud[-1] + edge]
+    return np.pad(wave[loud[0] : loud[-1] + 1], int(_EDGE * rate))
 
 
 # ---------------------------------------------------------------------------------------------- noises

@@ -23,8 +23,8 @@ from diffse.settings import FolderCorpus, SplitLists
 def find(settings: FolderCorpus, source: Path, workspace: Path, workers: Workers) -> Recordings:
     """List the recordings of `source` with their splits.
 
-    Nothing is decoded or written, so `workspace` and `workers` stay unused. DiffseError: a folder or list that is missing or empty, a path that leaves `source`, too few speakers or
-    noise recordings to split.
+    Nothing is decoded or written, so `workspace` and `workers` stay unused. DiffseError: a folder or list
+    that is missing or empty, a path that leaves `source`, too few speakers or noise recordings to split.
     """
     if not source.is_dir():
         raise DiffseError(f"{source}: no such folder; put the recordings there, or a link to them")
