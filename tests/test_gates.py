@@ -178,6 +178,7 @@ def test_a_failing_gate_says_what_and_keeps_everything(project):
         ("mixtures", delete("data/toy/mixtures/manifest.parquet")),
         ("cache", delete("data/toy/cache/cache.json")),
         ("cache", write("data/toy/cache/index.parquet", "junk")),
+        ("cache", write("data/toy/cache/cache.json", '{"format": 1}')),
         ("checkpoint", lambda root: shutil.rmtree(root / "models")),
         ("enhanced", delete("enhanced/*/*/enhanced.json")),
         ("metrics", write("results/unprocessed/toy/summary.json", "{")),

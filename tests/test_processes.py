@@ -89,6 +89,12 @@ def test_ouve_variance_is_the_papers(process):
     assert torch.allclose(process.diffusion(T), math.sqrt(c) * k**T, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("process", DRIFTING)
+def test_ouve_prior_puts_y_in_the_place_of_the_clean_signal(process):
+    _, y, z = ends(3)
+    assert torch.allclose(process.prior(y, z), perturb(process, y, y, torch.ones(3), z), rtol=1e-12)
+
+
 @pytest.mark.parametrize("process", BRIDGES)
 def test_bridge_marginal_solves_the_equation_of_a_process_tied_to_y(process):
     """dx = g^2 (y - x) / sigma_bar^2 dt + g dw gives dm/dt and dv/dt = g^2 - 2 g^2 v / sigma_bar^2."""

@@ -59,7 +59,6 @@ ENHANCED_COLUMNS = {
     "level_dbfs": "float64",
     "noisy_dbfs": "float64",
     "evaluations": "int64",
-    "compute_seconds": "float64",
     "sha256": "string",
 }
 

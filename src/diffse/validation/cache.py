@@ -9,6 +9,7 @@ import numpy as np
 
 from diffse import paths, storage
 from diffse.data import cache_reader, manifest, shards
+from diffse.errors import DiffseError
 from diffse.settings import CacheRules, Params
 from diffse.validation.rules import Rule, Subject, Table
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 AGAIN = "run 'diffse cache' again"
 EXACT_DB = -300.0  # stands for no error at all
 _TRAINED_ON = ("train", "valid")
+_STATED = ("corpus", "rate", "stft", "mixtures_sha256", "files", "storage_error_db", "statistics")
 _BLOCK = 4096  # frames looked at together
 
 
@@ -27,7 +29,7 @@ def subject(params: Params, names: tuple[str, ...], root: Path) -> Subject:
     """Tables and rules for the cache of one corpus. DiffseError when its description cannot be read."""
     (corpus,) = names
     folder, source = paths.cache(root, corpus), paths.mixtures(root, corpus)
-    description, index = cache_reader.read_description(folder), cache_reader.read_index(folder)
+    description, index = _description(folder), cache_reader.read_index(folder)
     mixtures = manifest.read(source)
     mixtures = mixtures[mixtures["split"].isin(_TRAINED_ON)]
     transform = _transform(description["stft"])
@@ -44,6 +46,14 @@ def subject(params: Params, names: tuple[str, ...], root: Path) -> Subject:
     return Subject(
         tables, [*_description_rules(params.check.cache), *_content_rules(params.check.cache)], inputs
     )
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    description = cache_reader.read_description(folder)
+    missing = [name for name in _STATED if name not in description]
+    if missing:
+        raise DiffseError(f"{folder / 'cache.json'}: lacks '{missing[0]}'; {AGAIN}")
+    return description
 
 
 def _transform(stft: dict[str, Any]) -> "Spectrogram":
