@@ -23,6 +23,12 @@ from diffse.errors import DiffseError
 from diffse.settings_reader import from_plain, to_plain
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Commands of a test leave no run records in the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 def make_checkpoint(folder, process="sbve", sampler=None, seed=0, **enhance):
     """A checkpoint with random weights that really change the signal."""
     objective = {"sbve": "data_prediction", "ouve": "score_matching"}[process]
