@@ -18,7 +18,6 @@ GROUPS = {
     "__main__": "cli",
 }
 FILES = {"errors", "storage", "paths"}
-MODELS = {"networks", "processes", "objectives", "samplers", "recipes", "checkpoint", "ema"}
 ALLOWED: dict[str, set[str]] = {
     # leaves
     "errors": set(),
@@ -44,13 +43,15 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": FILES | {"settings", "audio", "data"},
     "validation": FILES | {"settings", "audio", "spectrogram", "data", "metrics"},
     "report": FILES | {"settings", "audio", "spectrogram", "data", "metrics"},
-    "enhancer": FILES | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"},
+    "enhancer": FILES
+    | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"},
     "training": FILES
     | {"settings", "settings_reader", "spectrogram", "data", "metrics", "enhancer", "recipes", "checkpoint"}
     | {"ema", "distributed", "runs"},
     "steps": FILES | {"settings"},
     "runs": {"paths", "storage"},
-    "cli": FILES | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"},
+    "cli": FILES
+    | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"},
     "dashboard": FILES | {"settings", "steps", "runs", "report"},
 }  # fmt: skip
 

@@ -279,6 +279,42 @@ def test_estimating_at_the_target_time_biases_the_mean(sampler):
     assert offsets["target"] > 0.02
 
 
+# ------------------------------------------------------------------- steps of the predictor-corrector
+
+
+@pytest.mark.parametrize(("fixed_dt", "lengths"), [(False, [0.3, 0.3, 0.3, 0.1]), (True, [0.25] * 4)])
+def test_steps_follow_the_grid_or_have_a_fixed_length(fixed_dt, lengths):
+    """Where the score is 0, a step of length dt multiplies x - y by 1 + theta dt."""
+    process, (y, z) = OUVE(), (complex_noise(2, 1, 8, 6, seed=seed).to(torch.complex128) for seed in range(2))
+    draws = iter([z] + [torch.zeros_like(z)] * 4)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        return (x_t - expand(process.b(t), y) * y) / expand(process.a(t), y)
+
+    options = {"steps": 4, "corrector": "none", "t_eps": 0.1, "fixed_dt": fixed_dt}
+    result = predictor_corrector(denoise, process, y, draws.__next__, **options)
+    growth = math.prod(1 + process.theta * length for length in lengths)
+    assert torch.allclose(result, y + process.std(ONE) * z * growth, rtol=1e-6)
+
+
+def test_langevin_step_is_sized_by_norms_averaged_over_the_batch():
+    """epsilon = 2 (r |z| / |s|)^2, and x + epsilon s + sqrt(2 epsilon) z."""
+    process, r, size = OUVE(), 0.2, torch.tensor([0.1, 1.0, 4.0])[:, None, None, None]
+    clean, y, start, z = (size * complex_noise(3, 1, 8, 6, seed=seed) for seed in range(4))
+    states, draws = [], iter([start, z, z])
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        states.append(x_t)
+        return clean
+
+    predictor_corrector(denoise, process, y, draws.__next__, steps=1, corrector="langevin", snr=r)
+    score = score_from_estimate(process, states[0], y, clean, torch.ones(3))
+    mean_norm = [sum(float(example.norm()) for example in tensor) / 3 for tensor in (z, score)]
+    epsilon = 2 * (r * mean_norm[0] / mean_norm[1]) ** 2
+    expected = states[0] + epsilon * score + math.sqrt(2 * epsilon) * z
+    assert torch.allclose(states[1], expected, rtol=1e-5, atol=1e-6)
+
+
 # --------------------------------------------------------------------------------- steps of the bridge
 
 
