@@ -18,7 +18,8 @@ RUN apt-get update \
 
 COPY pyproject.toml README.md LICENSE NOTICE /opt/diffse/
 COPY src /opt/diffse/src
-RUN VIRTUAL_ENV=/opt/venv uv pip install --no-cache --no-deps --compile-bytecode /opt/diffse
+RUN VIRTUAL_ENV=/opt/venv uv pip install --no-cache --no-deps --compile-bytecode /opt/diffse \
+    && rm -rf /opt/diffse/build
 
 # Which code this is, for the run records: an image has no git folder to ask.
 ARG COMMIT=""

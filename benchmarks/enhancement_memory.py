@@ -78,7 +78,9 @@ def main() -> None:
         folder = Path(name)
         model = make_checkpoint(folder / "model")
         files = {seconds: make_audio(folder / f"{seconds}.wav", seconds) for seconds in (10, 600)}
-        peaks = {seconds: [peak_mb(file, model, folder) for _ in range(repeats)] for seconds, file in files.items()}
+        peaks = {
+            seconds: [peak_mb(file, model, folder) for _ in range(repeats)] for seconds, file in files.items()
+        }
     medians = {seconds: statistics.median(values) for seconds, values in peaks.items()}
     result = {
         "machine": platform.processor() or platform.machine(),

@@ -206,8 +206,12 @@ def test_a_forked_worker_ends_quietly_on_sigterm(project, monkeypatch, capfd):
     def fork(root: Path) -> dict:
         import multiprocessing
 
-        with multiprocessing.get_context("fork").Pool(2) as pool:  # leaving the block terminates its workers
-            pool.map(abs, range(4))
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+        time.sleep(0.5)  # until it sleeps
+        worker.terminate()
+        worker.join(30)
+        assert worker.exitcode
         return wrote("data/near/mixtures")(root)
 
     behave(monkeypatch, "prepare", fork)

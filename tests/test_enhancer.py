@@ -342,3 +342,21 @@ def test_steps_and_device_are_checked(folder):
         Enhancer.from_checkpoint(folder, "cpu", steps=0)
     with pytest.raises(DiffseError, match="device 'gpu9'"):
         Enhancer.from_checkpoint(folder, "gpu9")
+
+
+def test_a_single_sample_of_a_high_rate_is_enhanced(enhancer):
+    """Brought to 16 kHz nothing would be left of it."""
+    out = enhancer(np.full(1, 0.1, np.float32), 44100)
+    assert out.shape == (1,) and np.isfinite(out).all()
+
+
+def test_the_enhance_block_replaces_all_that_the_checkpoint_stores(folder):
+    options = settings.Enhance(settings.BridgeODE(steps=3), 2, 0.25, 0.05, "zero", "padded", 9)
+    enhancer = Enhancer.from_checkpoint(folder, "cpu", enhance=options)
+    assert enhancer.system.enhance == options
+    assert (enhancer.batch, enhancer.seed, enhancer.evaluations) == (2, 9, 3)
+    assert enhancer.chunk_size(16000) == 4000
+    wave = voice(1, 0.7)
+    assert not np.array_equal(enhancer(wave, 16000), Enhancer.from_checkpoint(folder, "cpu")(wave, 16000))
+    with pytest.raises(DiffseError, match="sampler 'pc' does not fit"):
+        Enhancer.from_checkpoint(folder, "cpu", enhance=settings.Enhance())

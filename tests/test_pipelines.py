@@ -181,17 +181,33 @@ def test_a_local_run_calls_the_commands_of_dvc(local_run):
     assert done.stdout.splitlines()[-1] == f"report: {folder / 'report/index.html'}"
 
 
-def test_steps_hand_over_references_to_what_passed(local_run):
+def inputs_of(verb: str, names: list[str]) -> set[str]:
+    """Locations that a step must be given references of."""
+    corpus = names[-1].rpartition(".")[2] if names else ""
+    mixtures = f"data/{corpus}/mixtures"
+    if verb == "check":
+        return {str(steps.describe(verb, names).artifact)}
+    if verb == "report":
+        systems = ("unprocessed", "score.near", "bridge.near")
+        return {f"results/{system}/{corpus}" for system in systems for corpus in ("near", "far")}
+    if verb == "evaluate":
+        return {mixtures} if names[0] == "unprocessed" else {mixtures, f"enhanced/{names[0]}/{corpus}"}
+    cache, model = f"data/{corpus}/cache", f"models/{names[0]}"
+    return {"prepare": set(), "cache": {mixtures}, "train": {mixtures, cache}, "enhance": {mixtures, model}}[
+        verb
+    ]
+
+
+def test_steps_hand_over_references_of_their_inputs(local_run):
     folder, _ = local_run
     references = {}
     for record in small_project.records(folder):
         arguments = record["arguments"]
         needs = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--needs"]
+        assert {needed.partition("@")[0] for needed in needs} == inputs_of(record["verb"], record["names"])
         for needed in needs:
-            location = needed.partition("@")[0]
-            assert needed == references[location], record["arguments"]
+            assert needed == references[needed.partition("@")[0]], arguments
         references[record["output"].partition("@")[0]] = record["output"]
-    assert "data/near/mixtures" in references
 
 
 def test_an_input_that_changed_behind_the_pipeline_stops_it(local_run):

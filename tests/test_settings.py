@@ -1,11 +1,14 @@
 """params.yaml is read strictly: every mistake is one line with file, line number, key and what is allowed."""
 
+import dataclasses
+
 import pytest
 import yaml
 from tiny import PARAMS, write_params
 
 from diffse import settings
 from diffse.errors import DiffseError
+from diffse.settings_limits import LIMITS, outside
 from diffse.settings_reader import from_plain, to_plain
 
 TEXT = yaml.safe_dump(PARAMS, sort_keys=False)
@@ -42,6 +45,10 @@ MISTAKES = {
     ),
     "recipe": ("recipes:\n- bridge", "recipes:\n- brige", r"recipes names 'brige', which has no entry"),
     "corpus": ("train_corpora:\n- toy", "train_corpora:\n- tou", r"train_corpora names 'tou'"),
+    "too small": ("steps: 12", "steps: 0", r"line \d+: 'train.bridge.steps' is 0; give at least 1"),
+    "not positive": ("lr: 0.002", "lr: 0.0", r"'train.bridge.lr' is 0.0; give more than 0"),
+    "too large": ("max_rejected: 0.0", "max_rejected: 1.5", r"is 1.5; give from 0 to 1"),
+    "in a list": ("ch_mult:\n      - 1", "ch_mult:\n      - 0", r"network.ch_mult' is 0; give at least 1"),
     "twice": ("corpora:\n- toy\n", "corpora:\n- toy\ncorpora:\n- toy\n", r"'corpora' appears twice"),
     "syntax": ("corpora:\n- toy\n", "corpora: [toy\n", r"line \d+: not valid YAML"),
 }
@@ -55,6 +62,15 @@ def test_every_mistake_is_one_line(mistake, tmp_path):
         load(tmp_path, TEXT.replace(old, new, 1))
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "params.yaml") in str(caught.value)
+
+
+def test_limits_are_those_of_settings_and_hold_for_the_defaults():
+    blocks = [kind for kind in vars(settings).values() if dataclasses.is_dataclass(kind)]
+    fields = [(entry.name, entry.default) for kind in blocks for entry in dataclasses.fields(kind)]
+    assert LIMITS.keys() <= {name for name, _ in fields}
+    for name, default in fields:
+        for value in default if isinstance(default, tuple) else (default,):
+            assert not isinstance(value, int | float) or outside(name, value) == "", name
 
 
 def test_line_numbers_are_those_of_the_file(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -118,6 +119,32 @@ def test_other_settings_start_again_and_keep_the_old_run(project):
     assert_same(weights(project, "bridge.toy.superseded"), old)
 
 
+def test_a_run_that_saved_nothing_does_not_push_out_the_old_one(project, monkeypatch):
+    params = write_params(project)
+    training.run(params, "bridge.toy", project)
+    old = weights(project)
+    changed = write_params(project, train__bridge__seed=1)
+
+    def die(self, batch):
+        raise Killed
+
+    monkeypatch.setattr(training.Trainer, "_step", die)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            training.run(changed, "bridge.toy", project)
+        assert_same(weights(project, "bridge.toy.superseded"), old)
+
+
+@pytest.mark.parametrize("missing", ["pesq", "si_sdr"])
+def test_a_validation_score_that_cannot_be_computed_is_left_out(project, monkeypatch, missing):
+    params = write_params(project)
+    scores = {"si_sdr": 1.0, "pesq": 2.0, "estoi": 0.5, missing: float("nan")}
+    monkeypatch.setattr(training.Validator, "score", lambda *_: dict(scores))
+    summary = training.run(params, "bridge.toy", project)
+    assert summary["best_validation"] == {key: value for key, value in scores.items() if key != missing}
+    assert summary["best_step"] == (12 if missing == "si_sdr" else 6)  # nothing to choose by: the last
+
+
 def test_a_finished_run_is_left_alone(project):
     params = write_params(project)
     training.run(params, "bridge.toy", project)
@@ -185,14 +212,43 @@ def test_one_folder_has_one_trainer(project):
         training.run(params, "bridge.toy", project)
 
 
-def test_a_damaged_state_is_one_line(project):
+@pytest.mark.parametrize("content", ["not a state", [1.0], {"step": 3}])
+def test_a_damaged_state_is_one_line(project, content):
     params = write_params(project)
-    folder = paths.model(project, "bridge.toy")
-    folder.mkdir(parents=True)
-    (folder / training.STATE).write_bytes(b"not a state")
+    state = paths.model(project, "bridge.toy") / training.STATE
+    state.parent.mkdir(parents=True)
+    if isinstance(content, str):
+        state.write_text(content)
+    else:
+        torch.save(content, state)
+    before = state.read_bytes()
     with pytest.raises(DiffseError, match="not a readable training state"):
         training.run(params, "bridge.toy", project)
-    assert (folder / training.STATE).read_bytes() == b"not a state"
+    assert state.read_bytes() == before
+
+
+def test_a_state_that_cannot_be_written_is_one_line_and_the_run_continues(project, monkeypatch):
+    """A limit on the size of a file fails a write as a full disk does."""
+    params = write_params(project)
+    state, write, limits = paths.model(project, "bridge.toy") / training.STATE, training._write_state, []
+
+    def limited(path, content):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            if content["step"] == 8:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+            limits.append(content["step"])
+            write(path, content)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(training, "_write_state", limited)
+    with pytest.raises(DiffseError, match=r"state.pt: cannot be written .*is the disk full") as caught:
+        training.run(params, "bridge.toy", project)
+    assert limits == [4, 8] and "\n" not in str(caught.value)
+    assert [item.name for item in state.parent.glob("*state*")] == [state.name]
+    monkeypatch.undo()
+    assert training.run(params, "bridge.toy", project)["resumed_from"] == 4
 
 
 def test_best_is_the_best_validation(project):
@@ -209,8 +265,9 @@ def test_best_is_the_best_validation(project):
 def test_a_tiny_bridge_learns(project):
     """From the noisy signal's own error to well below it, in a few hundred steps on three utterances."""
     params = write_params(
-        project, train__bridge__steps=250, train__bridge__times={"at_end": 1.0}, train__bridge__validate_every=250,
-        train__bridge__checkpoint_every=250, train__bridge__lr=4.0e-3, recipes=["bridge"],
+        project, train__bridge__steps=250, train__bridge__times={"at_end": 1.0},
+        train__bridge__validate_every=250, train__bridge__checkpoint_every=250, train__bridge__lr=4.0e-3,
+        recipes=["bridge"],
     )  # fmt: skip
     training.run(params, "bridge.toy", project)
     rows = (paths.model(project, "bridge.toy") / "history.csv").read_text().splitlines()[1:]

@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+PATIENCE = timedelta(hours=4)  # the others wait while the first process validates
 
 
 class Processes:
@@ -24,7 +28,8 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         if self.world > 1:
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=PATIENCE)
         return self
 
     def __exit__(self, *_: object) -> None:

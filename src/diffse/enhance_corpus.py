@@ -27,14 +27,7 @@ def run(params: settings.Params, system: str, corpus: str, root: Path) -> dict:
         raise DiffseError(f"'{recipe}' has no entry under 'enhance' in params.yaml")
     options = params.enhance[recipe]
     folder = paths.model(root, system) / options.weights
-    enhancer = Enhancer.from_checkpoint(
-        folder,
-        checked_device(None),
-        sampler=options.sampler,
-        batch=options.batch,
-        seed=options.seed,
-        resample=False,
-    )
+    enhancer = Enhancer.from_checkpoint(folder, checked_device(None), enhance=options, resample=False)
     mixtures = paths.mixtures(root, corpus)
     frame = manifest.read(mixtures)
     frame = frame[frame["split"] == "test"].sort_values("id")

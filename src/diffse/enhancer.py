@@ -59,16 +59,18 @@ class Enhancer:
         device: str | None = None,
         steps: int | None = None,
         sampler: object | None = None,
+        enhance: settings.Enhance | None = None,
         **options,
     ) -> "Enhancer":
         """Load a checkpoint folder (or the model folder that holds it).
 
-        `steps` changes the number of sampling steps, `sampler` the whole sampler (a settings object);
-        otherwise the settings stored with the checkpoint hold. `device`: "cpu", "cuda", ...; by default the
-        first GPU where there is one. Raises DiffseError for what is not a sound checkpoint.
+        `steps` changes the number of sampling steps, `sampler` the whole sampler, `enhance` all settings of
+        that name (settings objects); otherwise those stored with the checkpoint hold. `device`: "cpu",
+        "cuda", ...; by default the first GPU where there is one. Raises DiffseError for what is not a sound
+        checkpoint.
         """
         device = checked_device(device)
-        system = recipes.load_system(path, device, sampler)
+        system = recipes.load_system(path, device, enhance, sampler)
         if steps is not None:
             if steps < 1:
                 raise DiffseError(f"steps is {steps}; at least 1 is needed")
@@ -132,7 +134,7 @@ class Enhancer:
         """The signal as float32 [channels, samples]."""
         shaped = np.atleast_2d(np.asarray(wave, dtype=np.float32))
         name = key or "signal"
-        if shaped.ndim != 2 or shaped.shape[1] == 0:
+        if shaped.ndim != 2 or shaped.size == 0:
             raise DiffseError(
                 f"{name}: shape {np.shape(wave)}; give [samples] or [channels, samples], not empty"
             )
@@ -149,13 +151,18 @@ class Enhancer:
                 f"audio has {rate} Hz, but this checkpoint is for {self.rate} Hz; "
                 "resample it first, or allow resampling"
             )
-        inner = [audio.resample(wave, rate, self.rate) for wave in waves]
+        inner = [self._to_inner_rate(wave, rate) for wave in waves]
         results: list[np.ndarray] = [np.empty(0)] * len(waves)
         for places in self._batches([len(wave) for wave in inner]):
             enhanced = self._batch([inner[i] for i in places], [keys[i] for i in places])
             for i, wave in zip(places, enhanced, strict=True):
                 results[i] = _fit(audio.resample(wave, self.rate, rate), len(waves[i]))
         return results
+
+    def _to_inner_rate(self, wave: np.ndarray, rate: int) -> np.ndarray:
+        """At the system's rate; one sample at least, where a lower rate would leave none."""
+        inner = audio.resample(wave, rate, self.rate)
+        return inner if len(inner) else wave[:1]
 
     def _batches(self, lengths: list[int]) -> Iterable[list[int]]:
         """Places of items that go through the network together: equal padded length, at most `batch`."""
@@ -180,7 +187,6 @@ class Enhancer:
     @torch.inference_mode()
     def _batch(self, waves: list[np.ndarray], keys: list[str]) -> list[np.ndarray]:
         """Enhance mono signals [samples] of equal padded length, at the system's rate."""
-        spectrogram = self.system.spectrogram
         peaks = [float(np.abs(wave).max()) for wave in waves]
         scaled = [wave / max(peak, SILENCE) for wave, peak in zip(waves, peaks, strict=True)]
         y = torch.cat([self._analyse(wave) for wave in scaled]).to(self.device)

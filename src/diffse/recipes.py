@@ -97,13 +97,22 @@ class System:
     description: dict
 
 
-def load_system(path, device: str | torch.device = "cpu", sampler: object | None = None) -> System:
-    """Rebuild a trained system from a checkpoint folder; `sampler` replaces its default sampler settings."""
+def load_system(
+    path,
+    device: str | torch.device = "cpu",
+    enhance: settings.Enhance | None = None,
+    sampler: object | None = None,
+) -> System:
+    """Rebuild a trained system from a checkpoint folder.
+
+    `enhance` replaces the settings stored with it, `sampler` only those of the sampler.
+    """
     description = checkpoint.describe(path)
     where = str(checkpoint.find(path) / checkpoint.DESCRIPTION)
     train = from_plain(settings.Train, description["train"], where)
     stft = from_plain(settings.Stft, description["stft"], where)
-    enhance = from_plain(settings.Enhance, description["enhance"], where)
+    stored = from_plain(settings.Enhance, description["enhance"], where)
+    enhance = stored if enhance is None else enhance
     if sampler is not None:
         enhance = dataclasses.replace(enhance, sampler=sampler)
     settings.check_sampler(train.process, enhance.sampler, where)

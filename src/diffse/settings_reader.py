@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 
 from diffse.errors import DiffseError
+from diffse.settings_limits import outside
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ def _build_scalar(kind: type, node: Node) -> Any:
         raise node.fail(f"is {value!r}; a {_PLAIN[kind]} is needed")
     if kind is float and not math.isfinite(value):
         raise node.fail(f"is {value!r}; a finite number is needed")
+    if isinstance(value, int | float) and (problem := outside(node.key.rpartition(".")[2], value)):
+        raise node.fail(problem)
     return value
 
 

@@ -33,6 +33,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path, f".{path.stem}.", f".partial{path.suffix}")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
@@ -48,7 +49,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it replaces `path`, on failure it goes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+    _remove_abandoned(path, f".{path.name}.", ".partial")
+    _remove_abandoned(path, f".{path.name}.", ".replaced")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     temporary.mkdir()
     try:
@@ -65,15 +67,23 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Delete what killed writers of `path` left beside it; a living writer's folder is not touched."""
-    for leftover in path.parent.glob(f".{path.name}.*.*"):
-        process, kind = leftover.name.rsplit(".", 2)[1:]
-        if kind in ("partial", "replaced") and process.isdigit() and not Path("/proc", process).exists():
-            if kind == "replaced" and not path.exists():
-                os.replace(leftover, path)  # killed between the two renames: the old artifact comes back
-            else:
-                shutil.rmtree(leftover, ignore_errors=True)
+def _remove_abandoned(path: Path, before: str, after: str) -> None:
+    """Delete what killed writers of `path` left beside it; what a living writer works on is not touched."""
+    for name in os.listdir(path.parent):
+        process, leftover = name.removeprefix(before).removesuffix(after), path.parent / name
+        if name != f"{before}{process}{after}" or not process.isdigit() or _is_another_process(process):
+            continue
+        if after == ".replaced" and not path.exists():
+            os.replace(leftover, path)  # killed between the two renames: the old artifact comes back
+        elif leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def _is_another_process(number: str) -> bool:
+    """Our own number was a dead process's: in a container that starts again, all numbers come back."""
+    return int(number) != os.getpid() and Path("/proc", number).exists()
 
 
 def write_json(path: Path | str, value: object) -> None:

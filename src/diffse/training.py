@@ -161,7 +161,8 @@ class Trainer:
         self.log.validation(self.state.step, scores)
         if scores[self.train_settings.monitor] > self.state.best:
             self.state.best = scores[self.train_settings.monitor]
-            checkpoint.save(self.folder / "best", network, self._describe(scores))
+            measured = {name: value for name, value in scores.items() if math.isfinite(value)}
+            checkpoint.save(self.folder / "best", network, self._describe(measured))
 
     # ------------------------------------------------------------------------------------ state on disk
 
@@ -171,13 +172,12 @@ class Trainer:
             return
         self.log.flush()
         if not last:
-            with atomic_file(self.folder / STATE) as temporary:
-                torch.save(self._state_dict(), temporary)
+            _write_state(self.folder / STATE, self._state_dict())
             return
         network = recipes.build_network(self.train_settings.network)
         self.state.ema.copy_to(network)
         scores = self.log.last_validation()
-        if not self.validator.rows:  # nothing to choose by: the last weights are the best known
+        if self.state.best == -math.inf:  # nothing to choose by: the last weights are the best known
             checkpoint.save(self.folder / "best", network, self._describe(scores))
         checkpoint.save(self.folder / "last", network, self._describe(scores))
         (self.folder / STATE).unlink(missing_ok=True)
@@ -285,19 +285,36 @@ def _fingerprint(train: settings.Train, stft: settings.Stft, data_version: str) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _write_state(path: Path, state: dict) -> None:
+    with atomic_file(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's own for a failed write, without its reason
+            reason = str(error).splitlines()[0]
+            raise DiffseError(
+                f"{path}: cannot be written ({reason}); is the disk full? The state saved before is kept"
+            ) from None
+
+
 def _read_state(path: Path) -> dict:
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        state["fingerprint"]
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         raise DiffseError(
             f"{path}: not a readable training state ({type(error).__name__}); "
             "delete it to start again from step 0"
         ) from None
+    return state
 
 
 def set_aside(folder: Path) -> None:
-    """Move what another run left in the folder to `<folder>.superseded`, so that nothing is lost."""
-    if not any(folder.glob("*")):
+    """Move what another run left in the folder to `<folder>.superseded`, so that nothing is lost.
+
+    What was stopped before it saved anything goes instead: it must not push out a trained system.
+    """
+    if not any((folder / name).exists() for name in (STATE, "best", "last")):
+        shutil.rmtree(folder, ignore_errors=True)
         return
     target = folder.with_name(f"{folder.name}.superseded")
     shutil.rmtree(target, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Scores on the valid split during training: what chooses the best checkpoint."""
 
+import dataclasses
 import math
 import warnings
 from pathlib import Path
@@ -56,8 +57,6 @@ class Validator:
 
     def _system(self, network: nn.Module) -> recipes.System:
         network.eval().requires_grad_(False)
-        import dataclasses
-
         enhance = dataclasses.replace(self.enhance, sampler=self.sampler)
         objective = recipes.build_objective(self.train, self.stft, network)
         spectrogram = recipes.build_spectrogram(self.stft, self.train.factor)

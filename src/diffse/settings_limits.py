@@ -1,0 +1,79 @@
+"""The range of every setting that is a number, by its name: one name means one thing in all blocks."""
+
+import math
+
+# name -> (lowest, highest) allowed value. What is not here may be any number.
+_POSITIVE = (1e-12, math.inf)
+_COUNT = (1, math.inf)
+_NOT_NEGATIVE = (0, math.inf)
+_SHARE = (0, 1)
+
+LIMITS: dict[str, tuple[float, float]] = {
+    # corpora and gates
+    "rate": (1000, 192000),
+    "utterances_per_voice": _COUNT,
+    "noise_seconds": _POSITIVE,
+    "max_rejected": _SHARE,
+    "speaker_shares": _SHARE,
+    "processes": _NOT_NEGATIVE,
+    "min_seconds": _NOT_NEGATIVE,
+    "max_seconds": _POSITIVE,
+    "snr_tolerance_db": _NOT_NEGATIVE,
+    "max_clipped": _SHARE,
+    "sample_utterances": _COUNT,
+    "max_missing": _SHARE,
+    "input_tolerance": _NOT_NEGATIVE,
+    # transform, processes and networks
+    "n_fft": (4, 65536),
+    "hop": _COUNT,
+    "exponent": (1e-3, 1),
+    "shard_mb": _COUNT,
+    "sigma_min": _POSITIVE,
+    "sigma_max": _POSITIVE,
+    "k": _POSITIVE,
+    "c": _POSITIVE,
+    "epsilon": _NOT_NEGATIVE,
+    "l1_weight": _NOT_NEGATIVE,
+    "nf": _COUNT,
+    "ch_mult": _COUNT,
+    "num_res_blocks": _COUNT,
+    "freq_bins": _COUNT,
+    "stem": _COUNT,
+    "dropout": (0, 0.999),
+    # training
+    "factor": _POSITIVE,
+    "frames": (2, math.inf),
+    "t_min": (0, 0.999),
+    "at_end": _SHARE,
+    "batch": _COUNT,
+    "steps": _COUNT,
+    "lr": _POSITIVE,
+    "warmup_steps": _NOT_NEGATIVE,
+    "decay_from": _SHARE,
+    "gradient_clip": _NOT_NEGATIVE,
+    "ema_decay": (0, 0.9999999),
+    "threads": _NOT_NEGATIVE,
+    "checkpoint_every": _COUNT,
+    "validate_every": _COUNT,
+    "validate_files": _NOT_NEGATIVE,
+    # sampling, evaluation and report
+    "corrector_steps": _NOT_NEGATIVE,
+    "t_eps": (0, 0.999),
+    "chunk_seconds": _POSITIVE,
+    "overlap_seconds": _NOT_NEGATIVE,
+    "confidence": (0.5, 0.9999),
+    "bootstrap": (10, 10_000_000),
+    "listen_files": _NOT_NEGATIVE,
+}
+
+
+def outside(name: str, value: float) -> str:
+    """What is wrong with the value of a setting, "" when nothing is."""
+    low, high = LIMITS.get(name, (-math.inf, math.inf))
+    if low <= value <= high:
+        return ""
+    if high == math.inf:
+        bound = "more than 0" if low == _POSITIVE[0] else f"at least {low:g}"
+    else:
+        bound = f"from {low:g} to {high:g}"
+    return f"is {value!r}; give {bound}"
