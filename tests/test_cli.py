@@ -182,9 +182,10 @@ def test_a_step_that_writes_nothing_fails(project, monkeypatch, capsys):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_ends_with_one_line_and_a_record(project, number, code):
     waiting = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from diffse import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores Ctrl-C
 def wait(args, params, root):
     Path("started").touch()
     time.sleep(60)
