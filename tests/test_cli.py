@@ -57,6 +57,7 @@ MISTAKES = [
     (["check", "enhanced", "bridge.near"], "write 'diffse check enhanced SYSTEM CORPUS'"),
     (["check", "checkpoint", "unprocessed"], "'unprocessed' is not a system"),
     (["prepare", "near", "--params", "none.yaml"], "none.yaml: no such file"),
+    (["prepare", "near", "--params", "."], ".: is a folder; name the file, such as params.yaml"),
     (["prepare", "near", "--needs", "data"], "'data' is not a reference"),
     (["prepare", "near", "--needs", "data/near@sha256:00"], "data/near: missing or empty; run the step"),
     (

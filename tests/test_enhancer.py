@@ -228,12 +228,22 @@ def test_a_truncated_file_is_refused(folder, tmp_path, capsys):
     assert "t.wav" in capsys.readouterr().err
 
 
+def test_a_flac_file_that_breaks_off_is_called_truncated(folder, tmp_path, capsys):
+    path = tmp_path / "t.flac"
+    soundfile.write(path, voice(0, 2.0), 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert main(["enhance", str(path), str(tmp_path / "o.flac"), "--checkpoint", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "t.flac: damaged or truncated" in said and "disk" not in said
+    assert not (tmp_path / "o.flac").exists()
+
+
 def test_wrong_rate_is_refused_where_the_checkpoint_fixes_it(folder, tmp_path, capsys):
     path = tmp_path / "r.wav"
     soundfile.write(path, voice(0, 0.5, 44100), 44100)
     arguments = ["enhance", str(path), str(tmp_path / "o.wav"), "--checkpoint", str(folder), "--no-resample"]
     assert main(arguments) == 2
-    assert "44100 Hz" in capsys.readouterr().err
+    assert "r.wav: has 44100 Hz, but the checkpoint is for 16000 Hz" in capsys.readouterr().err
 
 
 def test_inputs_are_never_overwritten(folder, recordings):
@@ -241,6 +251,12 @@ def test_inputs_are_never_overwritten(folder, recordings):
         source = recordings if target == recordings else target
         with pytest.raises(DiffseError, match="its own input"):
             enhance_paths(source, target, folder, overwrite=True)
+
+
+def test_outputs_inside_the_input_folder_are_no_inputs(folder, recordings):
+    assert enhance_paths(recordings, recordings / "out", folder)["enhanced"] == 3
+    again = enhance_paths(recordings, recordings / "out", folder)
+    assert (again["enhanced"], again["kept"]) == (0, 3)
 
 
 def test_arrays_that_are_no_audio_are_refused(enhancer):
@@ -340,6 +356,8 @@ def test_steps_and_device_are_checked(folder):
     assert Enhancer.from_checkpoint(folder, "cpu", steps=7).evaluations == 7
     with pytest.raises(DiffseError, match="steps is 0"):
         Enhancer.from_checkpoint(folder, "cpu", steps=0)
+    with pytest.raises(DiffseError, match="batch is 0"):
+        Enhancer.from_checkpoint(folder, "cpu", batch=0)
     with pytest.raises(DiffseError, match="device 'gpu9'"):
         Enhancer.from_checkpoint(folder, "gpu9")
 

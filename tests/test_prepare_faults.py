@@ -312,6 +312,7 @@ def test_results_come_in_order_and_items_are_taken_as_they_are_needed():
         results = workers.map(slow_start, items, chunk=2)
         assert [next(results) for _ in range(10)] == [k * k for k in range(10)]
         assert len(taken) < 30, "a slow consumer bounds the memory"
+    results.close()  # after the workers have gone: waits for nothing that will never end
 
 
 def test_dead_worker_and_error_in_a_worker_are_one_line():

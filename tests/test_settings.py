@@ -49,6 +49,9 @@ MISTAKES = {
     "not positive": ("lr: 0.002", "lr: 0.0", r"'train.bridge.lr' is 0.0; give more than 0"),
     "too large": ("max_rejected: 0.0", "max_rejected: 1.5", r"is 1.5; give from 0 to 1"),
     "in a list": ("ch_mult:\n      - 1", "ch_mult:\n      - 0", r"network.ch_mult' is 0; give at least 1"),
+    "stem": ("stem: 8", "stem: 7", r"network: freq_bins \(256\) must be a multiple of stem \(7\)"),
+    "no levels": ("ch_mult:\n      - 1\n      - 1", "ch_mult: []", r"there must be one"),
+    "too narrow": ("nf: 8", "nf: 3", r"network.nf' is 3; give at least 4"),
     "twice": ("corpora:\n- toy\n", "corpora:\n- toy\ncorpora:\n- toy\n", r"'corpora' appears twice"),
     "syntax": ("corpora:\n- toy\n", "corpora: [toy\n", r"line \d+: not valid YAML"),
 }

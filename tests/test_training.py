@@ -203,6 +203,20 @@ def test_a_loss_that_is_not_finite_names_the_batch(project, monkeypatch):
     assert torch.load(paths.model(project, "bridge.toy") / training.STATE, weights_only=True)["step"] == 4
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train__bridge__rate": 8000}, r"toy/cache: 16000 Hz, but train\.bridge\.rate is 8000"),
+        ({"train__bridge__frames": 33}, r"train\.bridge\.frames is 33; this network needs a multiple of 2"),
+    ],
+)
+def test_data_and_crops_that_do_not_fit_the_system_are_refused(project, change, message):
+    params = write_params(project, **change)
+    with pytest.raises(DiffseError, match=message):
+        training.run(params, "bridge.toy", project)
+    assert not paths.model(project, "bridge.toy").exists()
+
+
 def test_one_folder_has_one_trainer(project):
     params = write_params(project)
     with (

@@ -75,6 +75,8 @@ def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
         if target.is_file():
             raise DiffseError(f"{target}: is a file; a folder of recordings needs a folder to go to")
         found = sorted(p for p in source.rglob("*") if p.suffix.lower() in audio.SUFFIXES and p.is_file())
+        if target.resolve() != source.resolve():  # what an earlier run wrote inside `source` is no input
+            found = [file for file in found if target.resolve() not in file.resolve().parents]
         jobs = [(file, target / file.relative_to(source)) for file in found]
     else:
         raise DiffseError(f"{source}: no such file or folder")
@@ -89,13 +91,20 @@ def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
 def enhance_file(enhancer: Enhancer, file: Path, out: Path, key: str) -> tuple[float, int]:
     """Enhance one file chunk by chunk; returns (its seconds, samples clipped by an integer format)."""
     info = audio.info(file)
+    if info.rate != enhancer.rate and not enhancer.resample:
+        raise audio.AudioError(
+            file, f"has {info.rate} Hz, but the checkpoint is for {enhancer.rate} Hz; omit --no-resample"
+        )
     clipped = 0
     with soundfile.SoundFile(str(file)) as stream, atomic_file(out) as temporary:
         form, subtype = output_format(stream, out)
 
         def read(start: int, stop: int) -> np.ndarray:
-            stream.seek(start)
-            wave = stream.read(stop - start, dtype="float32", always_2d=True).T
+            try:
+                stream.seek(start)
+                wave = stream.read(stop - start, dtype="float32", always_2d=True).T
+            except soundfile.SoundFileError as error:
+                raise audio.AudioError(file, f"damaged or truncated ({error}); restore it") from None
             if not np.isfinite(wave).all():
                 raise audio.AudioError(file, "has NaN or infinite samples; repair the recording")
             return wave

@@ -43,6 +43,8 @@ class Enhancer:
         seed: int | None = None,
         resample: bool = True,
     ) -> None:
+        if batch is not None and batch < 1:
+            raise DiffseError(f"batch is {batch}; at least 1 is needed")
         self.system, self.device, self.resample = system, torch.device(device), resample
         self.seed = system.enhance.seed if seed is None else seed
         self.batch = batch or system.enhance.batch

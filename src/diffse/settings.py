@@ -387,6 +387,13 @@ def check_recipe(name: str, train: Train, enhance: Enhance, path: Path | str = "
             f"{path}: train.{name}: objective '{train.objective.name}' does not fit process "
             f"'{train.process.name}' (allowed: {allowed})"
         )
+    network = train.network
+    halvings = len(network.ch_mult) - 1
+    if halvings < 0 or network.freq_bins % (network.stem * 2**halvings):
+        raise DiffseError(
+            f"{path}: train.{name}.network: freq_bins ({network.freq_bins}) must be a multiple of stem "
+            f"({network.stem}) times 2 for each level of ch_mult after the first, and there must be one"
+        )
 
 
 def check_sampler(process: OUVE | SBVE, sampler: object, where: str) -> None:

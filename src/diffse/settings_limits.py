@@ -34,7 +34,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "c": _POSITIVE,
     "epsilon": _NOT_NEGATIVE,
     "l1_weight": _NOT_NEGATIVE,
-    "nf": _COUNT,
+    "nf": (4, math.inf),
     "ch_mult": _COUNT,
     "num_res_blocks": _COUNT,
     "freq_bins": _COUNT,

@@ -26,7 +26,12 @@ class Node:
 
     def fail(self, message: str) -> DiffseError:
         place = f"'{self.key}' " if self.key else ""
-        return DiffseError(f"{self.path}, line {self.line}: {place}{message}")
+        return DiffseError(f"{self.where}: {place}{message}")
+
+    @property
+    def where(self) -> str:
+        """File and line; what did not come from YAML has no lines."""
+        return f"{self.path}, line {self.line}" if self.line else str(self.path)
 
 
 def read_yaml(path: Path) -> Node:
@@ -35,6 +40,8 @@ def read_yaml(path: Path) -> Node:
         tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise DiffseError(f"{path}: no such file; run diffse in the folder that holds params.yaml") from None
+    except IsADirectoryError:
+        raise DiffseError(f"{path}: is a folder; name the file, such as {path / 'params.yaml'}") from None
     except UnicodeDecodeError:
         raise DiffseError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
@@ -87,10 +94,7 @@ def _build_dataclass(kind: Any, node: Node) -> Any:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
-            raise DiffseError(
-                f"{item.path}, line {item.line}: unknown setting '{item.key}'; {hint}"
-                f"allowed: {', '.join(names)}"
-            )
+            raise DiffseError(f"{item.where}: unknown setting '{item.key}'; {hint}allowed: {', '.join(names)}")
     required = [entry.name for entry in dataclasses.fields(kind) if _has_no_default(entry)]
     for name in required:
         if name not in node.value:

@@ -78,9 +78,20 @@ class Trainer:
                 f"train.{recipe}.batch is {train.batch}, which {processes.world} processes cannot share equally"
             )
         mixtures = paths.mixtures(root, corpus)
-        self.data_version = read_json(cache_folder / "cache.json")["mixtures_sha256"]
+        cache = read_json(cache_folder / "cache.json")
+        if cache["rate"] != train.rate:
+            raise DiffseError(
+                f"{cache_folder}: {cache['rate']} Hz, but train.{recipe}.rate is {train.rate}; "
+                f"prepare this corpus with that rate, or set train.{recipe}.rate: {cache['rate']}"
+            )
+        self.data_version = cache["mixtures_sha256"]
         self.fingerprint = _fingerprint(train, self.stft, self.data_version)
         self.state = self._initial_state()
+        if train.frames % self.state.network.frame_multiple:
+            raise DiffseError(
+                f"train.{recipe}.frames is {train.frames}; this network needs a multiple of "
+                f"{self.state.network.frame_multiple}"
+            )
         self.wrapped = processes.wrap(self.state.network)
         self.objective = recipes.build_objective(train, self.stft, self.wrapped)
         self.process = recipes.build_process(train.process)

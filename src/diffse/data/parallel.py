@@ -74,9 +74,8 @@ class Workers:
                 "a worker process died, most likely for want of memory; set 'processes' to a smaller number"
             ) from None
         finally:
-            for future in pending:
-                future.cancel()
-            wait(pending)
+            # Only what runs already is waited for: a cancelled future of a stopped pool is never notified.
+            wait([future for future in pending if not future.cancel()])
 
 
 def _apply(function: Callable, batch: list) -> list:
