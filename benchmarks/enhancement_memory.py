@@ -48,7 +48,7 @@ def make_checkpoint(folder: Path) -> Path:
         "stft": to_plain(settings.Stft()),
         "enhance": to_plain(settings.Enhance(sampler=settings.BridgeODE(steps=1))),
     }
-    checkpoint.save(folder, recipes.build_network(network), description)
+    checkpoint.save(folder, recipes.build_network(train, settings.Stft()), description)
     return folder
 
 

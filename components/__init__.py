@@ -1,4 +1,4 @@
-"""Kubeflow components: one per verb of the command line, each one call of it.
+"""Kubeflow components: one per verb of the command line (two for `enhance`), each one call of it.
 
 Components hand each other references (`<location>@sha256:<checksum>`), never data; the command checks that
 its inputs are the versions that the references name, and that it wrote what it promises. A gate hands on the

@@ -19,7 +19,7 @@ def evaluate(
 
     Args:
         workspace: project folder (with params.yaml) on a volume that all steps share.
-        system: <recipe>.<corpus it is trained on>, or 'unprocessed' for the noisy input itself.
+        system: <recipe>.<corpus it is trained on>, a name under `external`, or 'unprocessed' for the input.
         corpus: the corpus that was enhanced.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the corpus's pairs, from their gate.

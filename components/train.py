@@ -12,6 +12,7 @@ def train(
     settings: str,
     mixtures: str,
     spectrograms: str,
+    statistics: str,
     checkpoint: dsl.OutputPath(str),
 ):
     """Train a system. After a lost node a retry continues where the last state was written.
@@ -22,6 +23,7 @@ def train(
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the corpus's pairs, from their gate.
         spectrograms: reference of the corpus's cache, from its gate.
+        statistics: reference of the corpus's levels.
         checkpoint: reference of the trained system.
     """
     import subprocess
@@ -29,5 +31,5 @@ def train(
 
     command = [sys.executable, "-m", "diffse", "train", system]
     command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
-    command += ["--needs", mixtures, "--needs", spectrograms]
+    command += ["--needs", mixtures, "--needs", spectrograms, "--needs", statistics]
     subprocess.run([*command, "--write-reference", checkpoint], check=True)

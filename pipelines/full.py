@@ -25,17 +25,21 @@ from kfp import compiler, dsl, local  # noqa: E402
 from components.cache import cache  # noqa: E402
 from components.check import check  # noqa: E402
 from components.enhance import enhance  # noqa: E402
+from components.enhance_external import enhance_external  # noqa: E402
+from components.estimate import estimate  # noqa: E402
 from components.evaluate import evaluate  # noqa: E402
 from components.prepare import prepare  # noqa: E402
 from components.report import report  # noqa: E402
+from components.swap import swap  # noqa: E402
+from components.sweep import sweep  # noqa: E402
 from components.train import train  # noqa: E402
 from diffse import paths, settings, steps  # noqa: E402
 from diffse.errors import DiffseError  # noqa: E402
 from pipelines import placement as places  # noqa: E402
 
-# Steps whose inputs are references and settings alone may be answered from Kubeflow's cache. Preparing reads
-# recordings that no reference names, and what judges or reports is cheap and must be seen to have run.
-CACHED = {"cache", "train", "enhance"}
+# Components whose inputs are references and settings alone may be answered from Kubeflow's cache. Preparing and
+# external systems read what no reference names; what judges or reports is cheap and must be seen to have run.
+CACHED = {"cache", "estimate", "train", "enhance", "sweep", "swap"}
 
 
 class Chain:
@@ -43,14 +47,17 @@ class Chain:
 
     def __init__(self, params: settings.Params, workspace: Any, placement: places.Placement | None):
         self.params, self.workspace, self.placement = params, workspace, placement
+        self.pairs: dict[str, Any] = {}  # corpus -> reference from the gate
+        self.checkpoints: dict[str, Any] = {}  # the same of each system
+        self.scores: list[Any] = []  # all that the report reads
 
     def add(self, component: Callable, names: tuple[str, ...], /, **inputs: Any) -> dsl.PipelineTask:
-        """Add the task of one step."""
-        step = steps.describe(component.name, names)
+        """Add the task of one step; the component's name begins with its verb."""
+        step = steps.describe(component.name.partition("-")[0], names)
         read = json.dumps(steps.settings_read(step, self.params), sort_keys=True)
         task = component(workspace=self.workspace, settings=read, **inputs)
         task.set_display_name(step.command.removeprefix("diffse "))
-        task.set_caching_options(step.verb in CACHED)
+        task.set_caching_options(component.name in CACHED)
         if self.placement is not None:
             places.apply(task, step.verb, self.placement)
         return task
@@ -61,27 +68,53 @@ class Chain:
         gate = self.add(check, (artifact, *names), artifact=artifact, names=list(names), judged=judged)
         return gate.outputs["passed"]
 
-    def mixtures(self, corpus: str) -> Any:
+    def prepared(self, corpus: str) -> None:
         task = self.add(prepare, (corpus,), corpus=corpus)
-        return self.gated("mixtures", (corpus,), task, "mixtures")
+        self.pairs[corpus] = self.gated("mixtures", (corpus,), task, "mixtures")
 
-    def spectrograms(self, corpus: str, mixtures: Any) -> Any:
+    def trained(self, recipes: tuple[str, ...], corpus: str) -> None:
+        """Cache, levels and all systems that are trained on a corpus."""
+        mixtures = self.pairs[corpus]
         task = self.add(cache, (corpus,), corpus=corpus, mixtures=mixtures)
-        return self.gated("cache", (corpus,), task, "spectrograms")
+        spectrograms = self.gated("cache", (corpus,), task, "spectrograms")
+        levels = self.add(estimate, (corpus,), corpus=corpus, spectrograms=spectrograms).outputs["statistics"]
+        inputs = {"mixtures": mixtures, "spectrograms": spectrograms, "statistics": levels}
+        for recipe in recipes:
+            system = f"{recipe}.{corpus}"
+            task = self.add(train, (system,), system=system, **inputs)
+            self.checkpoints[system] = self.gated("checkpoint", (system,), task, "checkpoint")
 
-    def checkpoint(self, system: str, mixtures: Any, spectrograms: Any) -> Any:
-        task = self.add(train, (system,), system=system, mixtures=mixtures, spectrograms=spectrograms)
-        return self.gated("checkpoint", (system,), task, "checkpoint")
+    def enhanced(self, system: str, corpus: str) -> Any:
+        inputs = {"system": system, "corpus": corpus, "mixtures": self.pairs[corpus]}
+        if system in self.checkpoints:
+            task = self.add(enhance, (system, corpus), **inputs, checkpoint=self.checkpoints[system])
+        else:
+            task = self.add(enhance_external, (system, corpus), **inputs)
+        return self.gated("enhanced", (system, corpus), task, "enhanced")
 
-    def enhanced(self, names: tuple[str, str], mixtures: Any, checkpoint: Any) -> Any:
-        system, corpus = names
-        task = self.add(enhance, names, system=system, corpus=corpus, mixtures=mixtures, checkpoint=checkpoint)
-        return self.gated("enhanced", names, task, "enhanced")
+    def evaluated(self, system: str, corpus: str, scored: Any) -> None:
+        inputs = {"system": system, "corpus": corpus, "mixtures": self.pairs[corpus], "scored": scored}
+        task = self.add(evaluate, (system, corpus), **inputs)
+        self.scores.append(self.gated("metrics", (system, corpus), task, "results"))
 
-    def results(self, names: tuple[str, str], mixtures: Any, scored: Any) -> Any:
-        system, corpus = names
-        task = self.add(evaluate, names, system=system, corpus=corpus, mixtures=mixtures, scored=scored)
-        return self.gated("metrics", names, task, "results")
+    def swept(self, name: str, entry: settings.Sweep) -> None:
+        inputs = {"mixtures": self.pairs[entry.corpus]}
+        inputs["checkpoint"] = self.checkpoint(entry.system, f"sweeps.{name}.system")
+        self.scores.append(self.add(sweep, (name,), name=name, **inputs).outputs["results"])
+
+    def swapped(self, name: str, entry: settings.Swap) -> None:
+        inputs = {"mixtures": self.pairs[entry.corpus]}
+        inputs["checkpoint"] = self.checkpoint(entry.system, f"swaps.{name}.system")
+        inputs["predictor"] = self.checkpoint(entry.predictor, f"swaps.{name}.predictor")
+        self.scores.append(self.add(swap, (name,), name=name, **inputs).outputs["results"])
+
+    def checkpoint(self, system: str, where: str) -> Any:
+        if system not in self.checkpoints:
+            raise DiffseError(
+                f"{where}: '{system}' is not trained here (recipes and train_corpora give: "
+                f"{', '.join(self.checkpoints) or 'none'}); select it, or leave the entry out"
+            )
+        return self.checkpoints[system]
 
 
 def build(params: settings.Params, workspace: str, placement: places.Placement | None = None) -> Callable:
@@ -90,21 +123,19 @@ def build(params: settings.Params, workspace: str, placement: places.Placement |
     @dsl.pipeline(name="diffse", description="From recordings to a report over all systems and corpora.")
     def diffse(workspace: str = workspace):
         chain = Chain(params, workspace, placement)
-        mixtures = {corpus: chain.mixtures(corpus) for corpus in params.corpora}
-        results = [
-            chain.results((paths.UNPROCESSED, corpus), mixtures[corpus], mixtures[corpus])
-            for corpus in params.corpora
-        ]
+        for corpus in params.corpora:
+            chain.prepared(corpus)
+            chain.evaluated(paths.UNPROCESSED, corpus, chain.pairs[corpus])
         for trained_on in params.train_corpora:
-            spectrograms = chain.spectrograms(trained_on, mixtures[trained_on])
-            for recipe in params.recipes:
-                system = f"{recipe}.{trained_on}"
-                checkpoint = chain.checkpoint(system, mixtures[trained_on], spectrograms)
-                for corpus in params.corpora:
-                    names = (system, corpus)
-                    audio = chain.enhanced(names, mixtures[corpus], checkpoint)
-                    results.append(chain.results(names, mixtures[corpus], audio))
-        chain.add(report, (), results=results)
+            chain.trained(params.recipes, trained_on)
+        for system in (*chain.checkpoints, *params.externals):
+            for corpus in params.corpora:
+                chain.evaluated(system, corpus, chain.enhanced(system, corpus))
+        for name, entry in params.sweeps.items():
+            chain.swept(name, entry)
+        for name, entry in params.swaps.items():
+            chain.swapped(name, entry)
+        chain.add(report, (), results=chain.scores)
 
     return diffse
 

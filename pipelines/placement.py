@@ -48,9 +48,12 @@ class Placement:
     prepare: Resources = Resources(cpu="8")
     check: Resources = Resources(cpu="2", hours=1.0, retries=0)  # a broken rule stays broken
     cache: Resources = Resources()
+    estimate: Resources = Resources(cpu="2", hours=1.0)
     train: Resources = Resources(cpu="8", memory="64Gi", gpus=1, hours=168.0, retries=5, shared_memory="16Gi")
     enhance: Resources = Resources(cpu="8", memory="32Gi", gpus=1, hours=24.0)
     evaluate: Resources = Resources(cpu="16", memory="32Gi")
+    sweep: Resources = Resources(cpu="8", memory="32Gi", gpus=1, hours=24.0)
+    swap: Resources = Resources(cpu="8", memory="32Gi", gpus=1, hours=24.0)
     report: Resources = Resources(cpu="2", hours=1.0)
 
 

@@ -33,8 +33,18 @@ PARAMS = {
         "score": {"sampler": {"name": "pc", "steps": 30}},
         "bridge": {"sampler": {"name": "bridge_ode", "steps": 50}},
     },
+    "externals": [],
+    "sweeps": {},
+    "swaps": {},
     "evaluate": {"bootstrap": 100},
     "report": {"title": "small"},
+}
+# What `params.yaml` says with one of everything beside the trained systems.
+MORE = {
+    "externals": ["theirs"],
+    "external": {"theirs": {"folder": "sources/external/theirs"}},
+    "sweeps": {"fine": {"system": "score.near", "corpus": "near", "values": [1, 2, 3]}},
+    "swaps": {"other": {"system": "score.near", "predictor": "bridge.near", "corpus": "near"}},
 }
 
 
@@ -49,6 +59,8 @@ def create(folder: Path) -> Path:
     for corpus in PARAMS["corpora"]:
         (folder / "sources" / corpus).mkdir(parents=True)
         (folder / "sources" / corpus / "speech.txt").write_text(corpus)
+    (folder / "sources" / "external" / "theirs").mkdir(parents=True)
+    (folder / "sources" / "external" / "theirs" / "speech.txt").write_text("theirs")
     write_params(folder, PARAMS)
     return folder
 
@@ -84,9 +96,13 @@ ENTRIES = {
     "diffse.data.prepare": "prepare",
     "diffse.validation.gate": "check",
     "diffse.data.stft_cache": "cache",
+    "diffse.data.statistics": "estimate",
     "diffse.training": "train",
     "diffse.enhancer": "enhance",
+    "diffse.external": "enhance",
     "diffse.metrics.evaluate": "evaluate",
+    "diffse.sweeping": "sweep",
+    "diffse.swapping": "swap",
     "diffse.report.build": "report",
 }
 
@@ -114,7 +130,7 @@ def _no_work(verb: str, params, *rest) -> dict:
     step = steps.describe(verb, names)
     read = steps.settings_read(step, params)
     passed = verb != "check" or read[step.settings[0]].get("min_seconds", 0) < 100
-    text = json.dumps({"read": read, "inputs": _inputs(step, paths, root)})
+    text = json.dumps({"read": read, "inputs": _inputs(step, params, paths, root)})
     content = {"success": passed, "rules": read} if verb == "check" else {"made": _sha(text)}
     for location in step.writes:
         file = (
@@ -129,15 +145,22 @@ def _no_work(verb: str, params, *rest) -> dict:
     return {"made": len(step.writes)}
 
 
-def _inputs(step, paths, root: Path) -> list[str]:
-    corpus = step.names[-1].rpartition(".")[2] if step.names else ""
+def _inputs(step, params, paths, root: Path) -> list[str]:
+    def made_by(system: str) -> Path:
+        model = paths.model(root, system)
+        return root / "sources" / "external" / system if system in params.external else model
+
+    corpus = step.names[-1].rpartition(".")[2] if step.names else ""  # of sweeps and swaps their own name
     folders = {
         "prepare": lambda: [paths.source(root, corpus)],
         "check": lambda: [],
         "cache": lambda: [paths.mixtures(root, corpus)],
-        "train": lambda: [paths.cache(root, corpus), paths.mixtures(root, corpus)],
-        "enhance": lambda: [paths.model(root, step.names[0]), paths.mixtures(root, corpus)],
+        "estimate": lambda: [paths.cache(root, corpus)],
+        "train": lambda: [root / "data" / corpus],
+        "enhance": lambda: [made_by(step.names[0]), paths.mixtures(root, corpus)],
         "evaluate": lambda: [paths.mixtures(root, corpus), paths.enhanced(root, *step.names)],
+        "sweep": lambda: [paths.model(root, params.sweeps[corpus].system)],
+        "swap": lambda: [paths.model(root, getattr(params.swaps[corpus], k)) for k in ("system", "predictor")],
         "report": lambda: [root / "results"],
     }[step.verb]()
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]

@@ -13,7 +13,16 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "diffse"
 GROUPS = {
     "enhance_corpus": "enhancer",
     "enhance_files": "enhancer",
+    "endings": "cli",
+    "external_program": "external",
+    "presets": "settings",
+    "settings_checks": "settings",
+    "settings_networks": "settings",
+    "settings_systems": "settings",
+    "swapping": "sweeping",
+    "training_inputs": "training",
     "training_log": "training",
+    "trials": "sweeping",
     "validating": "training",
     "__main__": "cli",
 }
@@ -30,29 +39,44 @@ ALLOWED: dict[str, set[str]] = {
     "spectrogram": {"errors"},
     "chunking": {"errors"},
     "ema": {"errors"},
+    "posthoc": {"errors", "storage", "ema"},
+    "nmf": {"errors"},
     "distributed": {"errors"},
     "networks": {"errors"},  # know no process
     "processes": {"errors"},  # know no network
     "checkpoint": {"errors", "storage"},
     # the mathematics knows neither configuration nor files
     "samplers": {"errors", "processes"},
-    "objectives": {"errors", "processes", "spectrogram"},
+    "perceptual": {"errors"},
+    "objectives": {"errors", "processes", "spectrogram", "perceptual"},
+    "prediction": {"errors", "spectrogram", "objectives"},
+    "edm2se": {"errors", "processes", "spectrogram", "objectives"},
+    "regeneration": {"errors", "processes", "objectives"},
+    "posterior": {"errors", "processes", "samplers", "nmf"},
+    "variational": {"errors", "spectrogram", "objectives", "nmf"},
     "recipes": {"settings", "settings_reader", "spectrogram", "networks", "processes", "objectives", "samplers"}
-    | {"errors", "checkpoint", "ema"},
+    | {"prediction", "edm2se", "regeneration", "posterior", "variational"}
+    | {"errors", "checkpoint", "ema", "posthoc"},
+    "importers": FILES | {"settings", "settings_reader", "recipes", "networks", "checkpoint", "regeneration"},
     # data never imports models
     "data": FILES | {"settings", "audio", "spectrogram"},
     "metrics": FILES | {"settings", "audio", "data"},
-    "validation": FILES | {"settings", "audio", "spectrogram", "data", "metrics"},
+    "validation": FILES | {"settings", "settings_reader", "audio", "spectrogram", "data", "metrics"},
     "report": FILES | {"settings", "audio", "spectrogram", "data", "metrics"},
     "enhancer": FILES
     | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"},
     "training": FILES
     | {"settings", "settings_reader", "spectrogram", "data", "metrics", "enhancer", "recipes", "checkpoint"}
-    | {"ema", "distributed", "runs"},
+    | {"ema", "posthoc", "distributed", "runs"},
+    "external": FILES | {"settings", "settings_reader", "audio", "data"},
+    "sweeping": FILES
+    | {"settings", "settings_reader", "data", "metrics", "enhancer", "recipes", "report"}
+    | {"checkpoint", "posthoc"},
     "steps": FILES | {"settings"},
     "runs": {"paths", "storage"},
     "cli": FILES
-    | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"},
+    | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"}
+    | {"external", "sweeping", "importers"},
     "dashboard": FILES | {"settings", "steps", "runs", "report"},
 }  # fmt: skip
 
@@ -71,7 +95,8 @@ ONLY_IN = {
     "onnxruntime": {"metrics"},
     "matplotlib": {"report"},
     "espeakng_loader": {"data"},
-    "torchaudio": set(),
+    "torchaudio": {"networks"},
+    "torch_pesq": {"perceptual"},
 }
 
 EXTRAS = {

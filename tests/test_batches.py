@@ -253,7 +253,7 @@ def test_leaving_drops_what_was_not_asked_for_and_ends_the_threads():
     with Prefetcher(source, 1, 10, 10**9, workers=2, ahead=100) as batches:
         next(batches)
     assert len(source.computed) < 50
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # a thread of an earlier test may have ended meanwhile
 
 
 def test_only_the_crop_is_read(crops):

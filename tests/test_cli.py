@@ -49,7 +49,17 @@ MISTAKES = [
     (["train", "brigde.near"], "params.yaml: no 'brigde' under 'train' (there: score, bridge)"),
     (["train", "bridge.nowhere"], "params.yaml: no 'nowhere' under 'prepare' (there: near, far)"),
     (["enhance", "unprocessed", "near"], "'unprocessed' is not a system"),
-    (["evaluate", "near", "near"], "'near' is not a system"),
+    (
+        ["evaluate", "near", "near"],
+        "'near' is not a system; write <recipe>.<corpus>, for example bridge_demo.demo, or a name under "
+        "'external' in params.yaml (there: none)",
+    ),
+    (["enhance", "../near", "near"], "'../near' is not a system"),
+    (["train", "theirs"], "'theirs' is not a system"),
+    (["check", "checkpoint", "theirs"], "'theirs' is not a system"),
+    (["estimate", "nowhere"], "params.yaml: no 'nowhere' under 'prepare' (there: near, far)"),
+    (["sweep", "fine"], "params.yaml: no 'fine' under 'sweeps' (there: none)"),
+    (["swap", "other"], "params.yaml: no 'other' under 'swaps' (there: none)"),
     (
         ["check", "audio", "near"],
         "'audio' has no gate (allowed: mixtures, cache, checkpoint, enhanced, metrics)",
@@ -87,6 +97,9 @@ def test_a_mistake_is_one_line(project, capsys, arguments, message):
         (["train", "bridge.near", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
         (["enhance", "bridge.near", "near", "--steps", "3"], "--steps needs --checkpoint"),
         (["enhance", "bridge.near", "near", "--overwrite"], "--overwrite needs --checkpoint"),
+        (["enhance", "bridge.near", "near", "--ema", "0.1"], "--ema needs --checkpoint"),
+        (["enhance", "bridge.near", "near", "--predictor", "m"], "--predictor needs --checkpoint"),
+        (["import", "model.ckpt"], "required: folder"),
         (["enhance", "sources", "out"], "to enhance 'sources', add --checkpoint models/<system>/best"),
         (["enhance", "a", "b", "--checkpoint", "x", "--steps", "few"], "invalid int value: 'few'"),
         ([], "required: VERB"),
@@ -340,68 +353,3 @@ def cli_params(project: Path):
     from diffse import settings
 
     return settings.load(project / "params.yaml")
-
-
-# ------------------------------------------------------------------------------------------------ verbs
-
-
-def test_the_project_is_the_folder_of_the_settings(project, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    behave(monkeypatch, "prepare", wrote("data/near/mixtures"))
-    assert cli.main(["prepare", "near", "--params", str(project / "params.yaml")]) == 0
-    assert (project / "data/near/mixtures").is_dir()
-    assert the_record(project)["state"] == "ok"
-
-
-def test_enhancing_files_passes_the_options_on(project, monkeypatch, capsys):
-    from diffse import enhancer
-
-    calls = []
-
-    def enhance_paths(*paths, **options):
-        calls.append((paths, options))
-        return {"enhanced": 2, "kept": 1, "output": "out", "real_time_factor": 0.5}
-
-    monkeypatch.setattr(enhancer, "enhance_paths", enhance_paths)
-    command = ["enhance", "in", "out", "--checkpoint", "best"]
-    assert cli.main([*command, "--steps", "4", "--seed", "7", "--batch", "2", "--no-resample"]) == 0
-    options = {"steps": 4, "seed": 7, "batch": 2, "device": None, "resample": False, "overwrite": False}
-    assert calls == [((Path("in"), Path("out"), Path("best")), options)]
-    assert capsys.readouterr().out == "2 enhanced, 1 already there: out (0.50 s per second of audio)\n"
-    assert the_record(project)["names"] == ["files"]
-
-
-def test_enhancing_files_leaves_no_record_outside_a_project(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["enhance", "in.wav", "out.wav", "--checkpoint", "best"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_page_of_the_report_is_copied(project, monkeypatch):
-    from diffse.report import build
-
-    def report(params, root):
-        (root / "report").mkdir()
-        (root / "report/index.html").write_text("<p>")
-        (root / "report/summary.csv").write_text("system\n")
-        return {}
-
-    monkeypatch.setattr(build, "run", report)
-    assert cli.main(["report", "--page", "out/page.html"]) == 0
-    assert (project / "out/page.html").read_text() == "<p>"
-
-
-def test_version_and_module_form():
-    for command in ([sys.executable, "-m", "diffse"], [str(Path(sys.executable).parent / "diffse")]):
-        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
-        assert done.stdout == f"diffse {__version__}\n"
-
-
-def test_help_lists_every_verb(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["--help"])
-    text = capsys.readouterr().out
-    for verb in steps.VERBS:
-        assert f"\n    {verb} " in text
-    assert list(cli.VERBS) == list(steps.VERBS)

@@ -46,7 +46,7 @@ def chain(*systems: str) -> set[str]:
     prepared = {f"{verb} {corpus}" for verb in ("prepare", "check mixtures") for corpus in CORPORA}
     trained = each("train", systems) | each("check checkpoint", systems) | after_enhancing(pairs(*systems))
     scored = each("evaluate", UNPROCESSED) | each("check metrics", UNPROCESSED)
-    return prepared | {"cache near", "check cache near"} | trained | scored
+    return prepared | {"cache near", "check cache near", "estimate near"} | trained | scored
 
 
 SCORED = pairs("bridge.near") + UNPROCESSED
@@ -63,7 +63,7 @@ TABLE = {
     "evaluate.bootstrap": (200, each("evaluate", SCORED) | each("check metrics", SCORED) | {"report"}),
     "cache.n_fft": (
         320,
-        {"cache near", "check cache near", "train bridge.near", "check checkpoint bridge.near"}
+        {"cache near", "check cache near", "estimate near", "train bridge.near", "check checkpoint bridge.near"}
         | after_enhancing(pairs("bridge.near")),
     ),
     "prepare.far.seed": (
@@ -73,12 +73,14 @@ TABLE = {
     ),
 }
 
-# The same in a project with two systems and one corpus.
+# The same in a project with two systems, an external one, a sweep of `score`, a swap of both, and one corpus.
+# Sweeps and swaps read all of `enhance`, because DVC cannot tell the recipe from a system's name.
+COMPARED = {"sweep fine", "swap other"}
 TABLE_OF_SYSTEMS = {
-    "enhance.bridge.sampler.steps": (20, after_enhancing(["bridge.near near"])),
+    "enhance.bridge.sampler.steps": (20, after_enhancing(["bridge.near near"]) | COMPARED),
     "train.score.lr": (
         0.01,
-        {"train score.near", "check checkpoint score.near"} | after_enhancing(["score.near near"]),
+        {"train score.near", "check checkpoint score.near"} | after_enhancing(["score.near near"]) | COMPARED,
     ),
 }
 
@@ -123,10 +125,17 @@ def test_a_change_runs_what_reads_it(folder):
 
 def test_a_change_of_one_system_leaves_the_other(folder):
     params = one_system() | {"corpora": ["near"], "recipes": ["bridge", "score"]}
+    params |= copy.deepcopy(small_project.MORE)
     small_project.write_params(folder, params)
-    new = {"train score.near", "check checkpoint score.near"} | after_enhancing(["score.near near"])
-    assert ran(folder) == new
+    new = {"train score.near", "check checkpoint score.near"} | COMPARED
+    assert ran(folder) == new | after_enhancing(["score.near near", "theirs near"])
     check_table(folder, params, TABLE_OF_SYSTEMS)
+    change(params, "external.theirs.paper", "theirs")
+    check_table(
+        folder, params, {"sweeps.fine.values": ([1, 2], after_enhancing(["theirs near"]) | {"sweep fine"})}
+    )
+    (folder / "sources/external/theirs/speech.txt").write_text("another version")
+    check_table(folder, params, {"swaps.other.files": (3, after_enhancing(["theirs near"]) | {"swap other"})})
 
 
 def test_a_failing_gate_stops_what_follows_and_keeps_what_it_judged(folder):
@@ -161,6 +170,7 @@ def stages() -> dict[str, dict]:
     )
     with tempfile.TemporaryDirectory() as name:
         folder = small_project.create(Path(name))
+        small_project.write_params(folder, small_project.PARAMS | small_project.MORE)
         done = small_project.run(folder, sys.executable, "-c", script)
     assert done.returncode == 0, done.stderr
     keys = ("deps", "outs", "params", "persist")
@@ -173,7 +183,8 @@ def resolved() -> dict[str, dict]:
 
 
 def test_commands_are_steps_with_their_settings_and_products(resolved):
-    assert {command.removeprefix("diffse ") for command in resolved} == chain("bridge.near", "score.near")
+    expected = chain("bridge.near", "score.near") | after_enhancing(pairs("theirs")) | COMPARED
+    assert {command.removeprefix("diffse ") for command in resolved} == expected
     for command, stage in resolved.items():
         _, verb, *names = command.split()
         step = steps.describe(verb, names)
@@ -214,10 +225,11 @@ def test_the_settings_of_the_project_have_every_key_that_a_stage_reads():
     file = small_project.PROJECT / "params.yaml"
     params, raw = settings.load(file), yaml.safe_load(file.read_text())
     verbs = [("check", (artifact, *names)) for artifact, (_, names) in steps.JUDGED.items()]
-    keys = {"corpora", "train_corpora", "recipes", "cache", "evaluate", "report"}
+    keys = {*steps.SELECTION, "cache", "enhance", "evaluate", "report"}
     keys |= {f"check.{names[0]}" for _, names in verbs}
     keys |= {f"prepare.{corpus}" for corpus in params.corpora}
     keys |= {f"{block}.{recipe}" for block in ("train", "enhance") for recipe in params.recipes}
+    keys |= {f"external.{name}" for name in params.externals}
     for key in keys:
         value = raw
         for part in key.split("."):

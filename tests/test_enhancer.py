@@ -38,7 +38,7 @@ def make_checkpoint(folder, process="sbve", sampler=None, seed=0, **enhance):
         sampler or {"sbve": settings.BridgeODE(steps=2), "ouve": settings.PredictorCorrector(steps=2)}[process]
     )
     torch.manual_seed(seed)
-    network = recipes.build_network(train.network)
+    network = recipes.build_network(train, settings.Stft())
     for parameter in network.parameters():
         if parameter.requires_grad and parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))

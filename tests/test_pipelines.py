@@ -17,6 +17,9 @@ import yaml
 from diffse import steps
 
 FULL = str(small_project.PROJECT / "pipelines" / "full.py")
+PARAMS = small_project.PARAMS | small_project.MORE
+# What may be used without a gate: numbers of a few kilobytes, and scores that only the report shows.
+NOT_JUDGED = ("estimate", "sweep", "swap")
 
 
 def compiled(folder: Path, *options: str, seed: str = "0") -> str:
@@ -31,7 +34,9 @@ def compiled(folder: Path, *options: str, seed: str = "0") -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return small_project.create(tmp_path_factory.mktemp("pipeline"))
+    folder = small_project.create(tmp_path_factory.mktemp("pipeline"))
+    small_project.write_params(folder, PARAMS)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +81,13 @@ def test_the_graph_is_that_of_dvc(documents):
     """One task per stage, each named by its command, each behind the gates of what it uses."""
     tasks = documents[0]["root"]["dag"]["tasks"]
     names = [task["taskInfo"]["name"] for task in tasks.values()]
-    assert sorted(f"diffse {name}" for name in names) == sorted(dvc_commands(small_project.PARAMS))
+    assert sorted(f"diffse {name}" for name in names) == sorted(dvc_commands(PARAMS))
     for task in tasks.values():
         verb = task["taskInfo"]["name"].split()[0]
         for needed in task.get("dependentTasks", []):
-            is_gate = tasks[needed]["taskInfo"]["name"].startswith("check ")
-            assert is_gate != (verb == "check"), task["taskInfo"]["name"]
+            other = tasks[needed]["taskInfo"]["name"].split()[0]
+            if other not in NOT_JUDGED:
+                assert (other == "check") != (verb == "check"), task["taskInfo"]["name"]
 
 
 def dvc_commands(params: dict) -> list[str]:
@@ -93,18 +99,20 @@ def dvc_commands(params: dict) -> list[str]:
         axes = stage.get("matrix") or ({"": stage["foreach"]} if "foreach" in stage else {})
         lists = [params[values.strip("${}")] for values in axes.values()]
         for values in itertools.product(*lists):
-            command = stage.get("do", stage)["cmd"]
+            command = stage.get("do", stage)["cmd"].replace(
+                "${key}", "${item}"
+            )  # all that is used of a mapping
             for axis, value in zip(axes, values, strict=True):
                 command = command.replace(f"${{item.{axis}}}" if axis else "${item}", value)
             commands.append(command)
     return commands
 
 
-def test_only_training_and_enhancement_ask_for_a_gpu(documents):
+def test_only_what_runs_networks_asks_for_a_gpu(documents):
     for verb, tasks in executors(documents).items():
         for container, more in tasks:
             accelerator = container["resources"].get("accelerator")
-            assert bool(accelerator) == (verb in ("train", "enhance")), verb
+            assert bool(accelerator) == (verb in ("train", "enhance", "sweep", "swap")), verb
             assert bool(more.get("tolerations")) == bool(accelerator)
             if accelerator:
                 assert accelerator["resourceType"] == "nvidia.com/gpu"
@@ -124,8 +132,9 @@ def test_every_step_has_the_volume_a_deadline_and_the_image(documents):
 
 def test_what_judges_is_never_answered_from_a_cache(documents):
     for task in documents[0]["root"]["dag"]["tasks"].values():
-        verb = task["taskInfo"]["name"].split()[0]
-        assert task["cachingOptions"].get("enableCache", False) == (verb in ("cache", "train", "enhance"))
+        verb, *names = task["taskInfo"]["name"].split()
+        known = verb in ("cache", "estimate", "train", "enhance", "sweep", "swap") and names[0] != "theirs"
+        assert task["cachingOptions"].get("enableCache", False) == known
         assert bool(task.get("retryPolicy", {}).get("maxRetryCount")) == (verb != "check")
 
 
@@ -138,6 +147,18 @@ def test_a_placement_file_changes_what_it_names(folder):
     assert container["resources"]["accelerator"]["resourceCount"] == "4"
     assert more["nodeSelector"]["labels"] == {"pool": "a100"}
     assert found["enhance"][0][0]["resources"]["accelerator"]["resourceCount"] == "1"
+
+
+def test_a_sweep_of_what_is_not_trained_is_one_line(tmp_path):
+    folder = small_project.create(tmp_path)
+    small_project.write_params(folder, PARAMS | {"recipes": ["bridge"]})
+    done = subprocess.run(
+        [sys.executable, FULL, "--compile", folder / "x.yaml", "--params", folder / "params.yaml"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "sweeps.fine.system: 'score.near' is not trained here" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -167,6 +188,7 @@ def test_mistakes_are_one_line(folder, options, message):
 @pytest.fixture(scope="module")
 def local_run(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     folder = small_project.create(tmp_path_factory.mktemp("local"))
+    small_project.write_params(folder, PARAMS)
     done = small_project.run(folder, sys.executable, FULL, "--local", "--params", "params.yaml")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder, done
@@ -176,7 +198,7 @@ def test_a_local_run_calls_the_commands_of_dvc(local_run):
     folder, done = local_run
     records = small_project.records(folder)
     called = [" ".join(("diffse", record["verb"], *record["names"])) for record in records]
-    assert sorted(called) == sorted(dvc_commands(small_project.PARAMS))
+    assert sorted(called) == sorted(dvc_commands(PARAMS))
     assert {record["state"] for record in records} == {"ok"}
     assert done.stdout.splitlines()[-1] == f"report: {folder / 'report/index.html'}"
 
@@ -188,14 +210,21 @@ def inputs_of(verb: str, names: list[str]) -> set[str]:
     if verb == "check":
         return {str(steps.describe(verb, names).artifact)}
     if verb == "report":
-        systems = ("unprocessed", "score.near", "bridge.near")
-        return {f"results/{system}/{corpus}" for system in systems for corpus in ("near", "far")}
+        systems = ("unprocessed", "score.near", "bridge.near", "theirs")
+        scores = {f"results/{system}/{corpus}" for system in systems for corpus in ("near", "far")}
+        return scores | {"results/sweeps/fine", "results/swaps/other"}
     if verb == "evaluate":
         return {mixtures} if names[0] == "unprocessed" else {mixtures, f"enhanced/{names[0]}/{corpus}"}
-    cache, model = f"data/{corpus}/cache", f"models/{names[0]}"
-    return {"prepare": set(), "cache": {mixtures}, "train": {mixtures, cache}, "enhance": {mixtures, model}}[
-        verb
-    ]
+    cache, levels = f"data/{corpus}/cache", f"data/{corpus}/statistics.json"
+    return {
+        "prepare": set(),
+        "cache": {mixtures},
+        "estimate": {cache},
+        "train": {mixtures, cache, levels},
+        "enhance": {mixtures} if names[0] == "theirs" else {mixtures, f"models/{names[0]}"},
+        "sweep": {"data/near/mixtures", "models/score.near"},
+        "swap": {"data/near/mixtures", "models/score.near", "models/bridge.near"},
+    }[verb]
 
 
 def test_steps_hand_over_references_of_their_inputs(local_run):
@@ -310,7 +339,14 @@ def test_dvc_and_kubeflow_make_the_same(tmp_path):
         tiny.make_sources(folder)
         checks = {"mixtures": {}, "cache": {}, "metrics": {"max_missing": 1.0}}
         checks |= {"checkpoint": {"max_final_loss_ratio": 100.0}, "enhanced": {"max_gain_db": 200.0}}
-        tiny.write_params(folder, check=checks, cache={"n_fft": 510}, report={"title": "tiny"})
+        (folder / "sources/external/theirs/copy.py").write_text(
+            "import shutil, sys; shutil.copytree(*sys.argv[1:], dirs_exist_ok=True)"
+        )
+        program = [sys.executable, "sources/external/theirs/copy.py", "{input}", "{output}"]
+        more = {"externals": ["theirs"], "external": {"theirs": {"command": program}}}
+        sweep = {"system": "bridge.toy", "corpus": "toy", "values": [1, 3], "files": 2, "metrics": ["estoi"]}
+        more |= {"sweeps": {"fine": sweep}, "report": {"title": "tiny"}}
+        tiny.write_params(folder, check=checks, cache={"n_fft": 510}, **more)
     bin_folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     commands = {
         "dvc": ["dvc", "repro"],
@@ -322,14 +358,18 @@ def test_dvc_and_kubeflow_make_the_same(tmp_path):
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     made = [files_of(folder) for folder in folders.values()]
     assert made[0] == made[1]
-    assert {"models/bridge.toy/best/weights.safetensors", "results/unprocessed/toy/per_file.csv"} <= set(
-        made[0]
-    )
+    assert {
+        "data/toy/statistics.json",
+        "models/bridge.toy/best/weights.safetensors",
+        "results/unprocessed/toy/per_file.csv",
+        "results/theirs/toy/per_file.csv",
+        "results/sweeps/fine/figure.svg",
+    } <= set(made[0])
 
 
 def files_of(folder: Path) -> dict[str, str]:
     """Checksums of what must not depend on the runner: all but what says how long something took."""
-    timed = {"enhanced.json", "summary.json"}
+    timed = {"enhanced.json", "summary.json", "table.csv"}
     kept = {}
     for top in ("data", "models", "enhanced", "results"):
         for file in sorted((folder / top).rglob("*")):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffse.processes import OUVE, SBVE
-from diffse.samplers import bridge_ode, bridge_sde, predictor_corrector
+from diffse.samplers import bridge_ode, bridge_sde, predictor_corrector, probability_flow_ode
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
@@ -78,6 +78,26 @@ def test_predictor_corrector_takes_the_published_steps(name, options, golden):
     assert run.worst(relative, "t") < 1e-6
     assert run.worst(relative, "out") < 1e-5
     assert relative(result, run.result) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sgmse_traj_ode_rk45", {"denoise_last": False}),
+        ("storm_traj_ode_rk45_denoise", {"last_dt": 1 / 30}),
+    ],
+)
+def test_probability_flow_ode_ends_where_the_published_one_does(name, options, golden):
+    """Its steps differ: the published code controls the error of all examples together."""
+    run = Recorded(golden / f"{name}.npz")
+    result = probability_flow_ode(run.score_model, OUVE(), run.y, run.draw, **options)
+    assert relative(run.calls[0][0], run.eval_x[0]) < 1e-6
+    assert relative(run.calls[0][2], run.eval_out[0]) < 1e-5
+    assert float((result - run.result).abs().max()) < 1e-4
+    without = {"denoise_last": not options.get("denoise_last", True)}
+    run = Recorded(golden / f"{name}.npz")
+    other = probability_flow_ode(run.score_model, OUVE(), run.y, run.draw, **without)
+    assert float((other - run.result).abs().max()) > 1e-3
 
 
 def test_bridge_sde_takes_the_published_steps(golden):

@@ -1,4 +1,4 @@
-"""Samplers: answers that mathematics gives exactly, and what every sampler promises."""
+"""Samplers: answers that mathematics gives exactly, and single steps."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffse import recipes, settings
 from diffse.processes import OUVE, SBVE, expand, mean, perturb
 from diffse.samplers import bridge_ode, bridge_sde, predictor_corrector, score_from_estimate
 
@@ -225,6 +224,32 @@ def test_langevin_step_is_sized_by_norms_averaged_over_the_batch():
     assert torch.allclose(states[1], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_euler_maruyama_of_the_reverse_sde_is_reverse_diffusion():
+    """Both are x - (f - g^2 s) dt + g sqrt(dt) z when the forward SDE is discretised by Euler's rule."""
+    y = complex_noise(2, 1, 8, 6)
+    one, other = (
+        predictor_corrector(lambda x, t: 0.5 * x + 0.2 * y, OUVE(), y, drawing(y), steps=5, predictor=predictor)
+        for predictor in ("reverse_diffusion", "euler_maruyama")
+    )
+    assert torch.equal(one, other)
+
+
+def test_without_a_predictor_langevin_dynamics_alone_finds_the_law_of_the_last_time():
+    """Many small corrector steps at t = 1 forget the start; what they reach is the marginal there."""
+    process, steps, snr = OUVE(), 200, 0.25
+    t = ONE
+    variance = float(process.a(t) ** 2 * S_0**2 + process.std(t) ** 2)
+    expected = process.a(t) * MU_0 + process.b(t) * Y
+    options = {"steps": 1, "predictor": "none", "corrector_steps": steps, "snr": snr}
+    reached = law(predictor_corrector, process, steps + 1, **options)
+    assert abs(reached[0] - complex(expected)) < 1e-6
+    epsilon = 2 * (snr * float(process.std(t))) ** 2
+    rate = 1 - epsilon / variance  # each step: deviation times rate, plus variance 2 epsilon
+    stationary = 2 * epsilon / (1 - rate**2)  # before each step; the mean of the last one has no noise
+    assert reached[1] == pytest.approx(rate**2 * stationary, rel=1e-6)
+    assert stationary == pytest.approx(variance, rel=epsilon / variance)  # the step's own error
+
+
 # --------------------------------------------------------------------------------- steps of the bridge
 
 
@@ -282,79 +307,6 @@ def test_bridge_estimates_at_the_time_of_the_state_or_of_the_target(sampler):
         assert torch.equal(torch.stack(times), expected[:, None].expand(4, 2))
 
 
-# ------------------------------------------------------------------------------------------ every sampler
-
-
-SAMPLERS = [
-    settings.PredictorCorrector(steps=5),
-    settings.PredictorCorrector(steps=5, corrector_steps=3),
-    settings.PredictorCorrector(steps=5, corrector="none", corrector_steps=2),
-    settings.PredictorCorrector(steps=5, corrector="langevin", snr=0.2),
-    settings.PredictorCorrector(steps=1),
-    settings.BridgeODE(steps=6),
-    settings.BridgeSDE(steps=6),
-]
-
-
-class Denoiser:
-    """Stands in for an objective: a shrinking estimate that depends on state, condition and time."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def denoise(self, x_t: Tensor, y: Tensor, t: Tensor) -> Tensor:
-        self.calls += 1
-        return 0.5 * x_t + (0.4 - 0.2 * t[:, None, None, None]) * y
-
-
-def sample(setting: object, y: Tensor, draw: Callable[[], Tensor]) -> tuple[Tensor, int]:
-    """Result and number of network calls of a sampler built from its settings."""
-    process = OUVE() if isinstance(setting, settings.PredictorCorrector) else SBVE()
-    denoiser = Denoiser()
-    return recipes.build_sampler(setting, process, denoiser)(y, draw), denoiser.calls
-
-
-@pytest.mark.parametrize("setting", SAMPLERS, ids=str)
-def test_number_of_network_calls_is_the_documented_one(setting):
-    y = complex_noise(2, 1, 8, 6)
-    result, calls = sample(setting, y, drawing(y))
-    corrector_steps = 0
-    if isinstance(setting, settings.PredictorCorrector) and setting.corrector != "none":
-        corrector_steps = setting.corrector_steps
-    assert calls == setting.steps * (1 + corrector_steps) == recipes.evaluations(setting)
-    assert result.shape == y.shape
-    assert result.dtype == y.dtype
-
-
-@pytest.mark.parametrize("setting", SAMPLERS, ids=str)
-def test_a_seed_gives_the_same_result_and_another_seed_another(setting):
-    y = complex_noise(2, 1, 8, 6)
-    first, again, other = (sample(setting, y, drawing(y, seed))[0] for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert torch.equal(first, other) == isinstance(setting, settings.BridgeODE)
-
-
-@pytest.mark.parametrize("setting", SAMPLERS, ids=str)
-def test_order_of_the_batch_does_not_matter(setting):
-    y, order = complex_noise(4, 1, 8, 6), torch.tensor([2, 0, 3, 1])
-    draw, draw_again = drawing(y), drawing(y)
-    result, _ = sample(setting, y, draw)
-    permuted, _ = sample(setting, y[order], lambda: draw_again()[order])
-    assert torch.allclose(permuted, result[order], rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "setting", [s for s in SAMPLERS if getattr(s, "corrector", "none") != "langevin"], ids=str
-)
-def test_an_example_alone_gives_what_it_gives_in_a_batch(setting):
-    """Not so with the Langevin corrector, whose step size is an average over the batch, as published."""
-    y = complex_noise(4, 1, 8, 6)
-    draw, draw_again = drawing(y), drawing(y)
-    result, _ = sample(setting, y, draw)
-    alone, _ = sample(setting, y[2:3], lambda: draw_again()[2:3])
-    assert torch.allclose(alone, result[2:3], rtol=1e-5, atol=1e-6)
-
-
 def test_score_and_estimate_are_two_names_for_one_thing():
     """Tweedie's estimate of a Gaussian's exact score gives that score back."""
     x_t, y = complex_noise(3, 1, 8, 6), torch.full((3, 1, 8, 6), Y)
@@ -363,13 +315,3 @@ def test_score_and_estimate_are_two_names_for_one_thing():
     exact = -(x_t - a * MU_0 - (1 - a) * y) / (a**2 * S_0**2 + s**2)
     estimate = posterior_mean(process, x_t, t)
     assert relative(score_from_estimate(process, x_t, y, estimate, t), exact) < 1e-4
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("setting", SAMPLERS, ids=str)
-def test_gpu_gives_what_the_cpu_gives(setting):
-    y = complex_noise(2, 1, 8, 6)
-    draw, draw_again = drawing(y), drawing(y)
-    expected, _ = sample(setting, y, draw)
-    result, _ = sample(setting, y.cuda(), lambda: draw_again().cuda())
-    assert torch.allclose(result.cpu(), expected, rtol=1e-4, atol=1e-5)

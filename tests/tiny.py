@@ -19,6 +19,9 @@ PARAMS = {
     "corpora": ["toy"],
     "train_corpora": ["toy"],
     "recipes": ["bridge", "score"],
+    "externals": [],
+    "sweeps": {},
+    "swaps": {},
     "prepare": {
         "toy": {
             "kind": "folder", "min_seconds": 0.2, "processes": 1, "max_rejected": 0.0,

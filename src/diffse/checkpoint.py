@@ -79,13 +79,17 @@ def load_weights(path: Path | str, expected_sha256: str | None = None) -> dict[s
 
 def load_into(network: nn.Module, path: Path | str, expected_sha256: str | None = None) -> None:
     """Fill a network; names or shapes that do not fit are a DiffseError with the first of them."""
-    tensors = load_weights(path, expected_sha256)
+    fill(network, load_weights(path, expected_sha256), find(path) / WEIGHTS)
+
+
+def fill(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Put tensors into a network; names or shapes that do not fit are a DiffseError with the first of them."""
     own = network.state_dict()
     for name in sorted(set(own) | set(tensors)):
         if name not in tensors or name not in own or own[name].shape != tensors[name].shape:
             shapes = [tuple(side[name].shape) if name in side else "absent" for side in (tensors, own)]
             raise DiffseError(
-                f"{find(path) / WEIGHTS}: '{name}' is {shapes[0]} in the file and {shapes[1]} in the network; "
+                f"{source}: '{name}' is {shapes[0]} in the file and {shapes[1]} in the network; "
                 "weights and description do not belong together"
             )
     network.load_state_dict(tensors)

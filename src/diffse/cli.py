@@ -7,16 +7,14 @@ in diffse. Nothing heavy is imported before a verb needs it.
 
 import argparse
 import contextlib
-import errno
-import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from diffse import __version__
+from diffse.endings import stop_on_sigterm, user_errors
 from diffse.errors import DiffseError
 
 # ------------------------------------------------------------------------------------------------ verbs
@@ -40,6 +38,12 @@ def _cache(args, params, root: Path) -> dict:
     return stft_cache.run(params, args.corpus, root)
 
 
+def _estimate(args, params, root: Path) -> dict:
+    from diffse.data import statistics
+
+    return statistics.run(params, args.corpus, root)
+
+
 def _train(args, params, root: Path) -> dict:
     from diffse import training
 
@@ -47,6 +51,10 @@ def _train(args, params, root: Path) -> dict:
 
 
 def _enhance(args, params, root: Path) -> dict:
+    if args.source in params.external:
+        from diffse import external
+
+        return external.run(params, args.source, args.target, root)
     from diffse import enhancer
 
     return enhancer.run(params, args.source, args.target, root)
@@ -63,6 +71,8 @@ def _enhance_files(args) -> dict:
         seed=args.seed,
         batch=args.batch,
         device=args.device,
+        predictor=args.predictor,
+        ema=args.ema,
         resample=not args.no_resample,
         overwrite=args.overwrite,
     )
@@ -72,6 +82,18 @@ def _evaluate(args, params, root: Path) -> dict:
     from diffse.metrics import evaluate
 
     return evaluate.run(params, args.system, args.corpus, root)
+
+
+def _sweep(args, params, root: Path) -> dict:
+    from diffse import sweeping
+
+    return sweeping.run(params, args.name, root)
+
+
+def _swap(args, params, root: Path) -> dict:
+    from diffse import swapping
+
+    return swapping.run(params, args.name, root)
 
 
 def _report(args, params, root: Path) -> dict:
@@ -91,9 +113,12 @@ VERBS = {
     "prepare": (_prepare, "mix or collect the pairs of a corpus", ("corpus",)),
     "check": (_check, "judge an artifact by the rules of its gate", ("artifact", "names+")),
     "cache": (_cache, "store a corpus as compressed spectrograms for training", ("corpus",)),
+    "estimate": (_estimate, "measure the levels of a corpus that some objectives need", ("corpus",)),
     "train": (_train, "train a system, or continue where it stopped", ("system",)),
     "enhance": (_enhance, "enhance a corpus with a system, or files with a checkpoint", ("source", "target")),
     "evaluate": (_evaluate, "score an enhanced corpus ('unprocessed' scores the input)", ("system", "corpus")),
+    "sweep": (_sweep, "score a system at several steps or lengths of its average", ("name",)),
+    "swap": (_swap, "score a system with the predictor of another one", ("name",)),
     "report": (_report, "write the report over all results", ()),
 }
 
@@ -102,7 +127,8 @@ HELP = {
     "artifact": "mixtures, cache, checkpoint, enhanced or metrics",
     "names": "what to judge: CORPUS, SYSTEM, or SYSTEM CORPUS",
     "system": "<recipe>.<corpus it is trained on>, for example bridge_demo.demo",
-    "source": "a system (<recipe>.<corpus>); with --checkpoint an audio file or folder",
+    "name": "an entry under 'sweeps' or 'swaps' in params.yaml",
+    "source": "a system (<recipe>.<corpus>, or one of 'external'); with --checkpoint an audio file or folder",
     "target": "a corpus; with --checkpoint the file or folder to write",
 }
 
@@ -126,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         elif verb == "report":
             sub.add_argument("--page", type=Path, metavar="FILE", help="write the page there too")
             sub.add_argument("--show", action="store_true", help="print the table of the last report instead")
+    _add_import(verbs)
     return parser
 
 
@@ -147,10 +174,27 @@ def _add_enhance(sub: argparse.ArgumentParser) -> None:
     files.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="for example models/<system>/best")
     files.add_argument("--steps", type=int, metavar="N", help="sampler steps (default: the checkpoint's)")
     files.add_argument("--seed", type=int, metavar="S", help="seed of the noise (default: the checkpoint's)")
+    files.add_argument("--predictor", type=Path, metavar="FOLDER", help="StoRM: that of another checkpoint")
+    files.add_argument("--ema", type=float, metavar="STD", help="average the weights over this relative length")
     files.add_argument("--batch", type=int, metavar="B", help="pieces enhanced at once")
     files.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     files.add_argument("--no-resample", action="store_true", help="refuse files of another rate")
     files.add_argument("--overwrite", action="store_true", help="enhance again what is there already")
+
+
+def _add_import(verbs: argparse._SubParsersAction) -> None:
+    text = "make a checkpoint of diffse from a published one, without running what is in it"
+    sub = verbs.add_parser("import", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    sub.add_argument("file", type=Path, help="the published checkpoint")
+    sub.add_argument("folder", type=Path, help="checkpoint folder to write, for example models/<system>/best")
+    sub.add_argument(
+        "--kind", metavar="K", help="sgmse, storm, edm2se or udiffse (default: what it looks like)"
+    )
+    sub.add_argument("--name", metavar="RECIPE", help="name of the recipe (default: the file's name)")
+    sub.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
+        help="settings of a project to keep a run record in, if there is one",
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- one command
@@ -162,7 +206,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     try:
-        with _user_errors(), _stop_on_sigterm():
+        with user_errors(), stop_on_sigterm():
+            if args.verb == "import":
+                return _import(args, argv)
             if args.verb == "enhance" and _is_for_files(args, parser):
                 return _run_on_files(args, argv)
             if args.verb == "report" and args.show:
@@ -179,12 +225,19 @@ def main(argv: list[str] | None = None) -> int:
 def _is_for_files(args: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
     if args.checkpoint is not None:
         return True
-    for name in ("steps", "seed", "batch", "device", "no_resample", "overwrite"):
+    for name in ("steps", "seed", "predictor", "ema", "batch", "device", "no_resample", "overwrite"):
         if getattr(args, name) not in (None, False):
             parser.error(f"--{name.replace('_', '-')} needs --checkpoint")
-    if Path(args.source).exists():
+    if Path(args.source).exists() and not _is_external(args):
         parser.error(f"to enhance '{args.source}', add --checkpoint models/<system>/best")
     return False
+
+
+def _is_external(args: argparse.Namespace) -> bool:
+    """Whether the project has an external system of that name: files may be called like it."""
+    from diffse import settings
+
+    return args.params.is_file() and args.source in settings.load(args.params).external
 
 
 def _show_report(root: Path) -> int:
@@ -197,19 +250,37 @@ def _show_report(root: Path) -> int:
 
 
 def _run_on_files(args: argparse.Namespace, argv: list[str]) -> int:
-    """Enhance files. A run record is kept only inside a project: nobody wants one beside their audio."""
-    from diffse import runs
-
-    record = contextlib.nullcontext({})
-    if args.params.is_file():
-        record = runs.recorded(args.params.parent, "enhance", ("files",), argv)
-    with record as run, _user_errors():
+    """Enhance files."""
+    with _recorded_in_a_project(args, "files", argv) as run, user_errors():
         run["result"] = result = _enhance_files(args)
     speed = result["real_time_factor"]
     print(
         f"{result['enhanced']} enhanced, {result['kept']} already there: {result['output']}"
         + (f" ({speed:.2f} s per second of audio)" if speed else "")
     )
+    return 0
+
+
+def _recorded_in_a_project(
+    args: argparse.Namespace, name: str, argv: list[str]
+) -> contextlib.AbstractContextManager:
+    """A run record, but only inside a project: nobody wants one beside their audio."""
+    from diffse import runs
+
+    if not args.params.is_file():
+        return contextlib.nullcontext({})
+    return runs.recorded(args.params.parent, args.verb, (name,), argv)
+
+
+def _import(args: argparse.Namespace, argv: list[str]) -> int:
+    """Import a published checkpoint."""
+    from diffse import importers
+
+    with _recorded_in_a_project(args, args.name or args.file.stem, argv) as run, user_errors():
+        run["result"] = found = importers.run(args.file, args.folder, args.kind, args.name)
+    for warning in found["warnings"]:
+        print(f"diffse: {args.file}: {warning}", file=sys.stderr)
+    print(f"{found['kind']} as {found['folder']}: {found['parameters']:,} parameters; {found['settings']}")
     return 0
 
 
@@ -221,7 +292,7 @@ def _run_step(args: argparse.Namespace, argv: list[str]) -> int:
     if not args.params.is_file():  # no project here, so no place for a record either
         settings.load(args.params)
     began = time.monotonic()
-    with runs.recorded(root, step.verb, step.names, argv) as run, _user_errors():
+    with runs.recorded(root, step.verb, step.names, argv) as run, user_errors():
         params = settings.load(args.params)
         steps.check_names(step, params, args.params)
         run["settings"] = steps.settings_read(step, params)
@@ -229,7 +300,7 @@ def _run_step(args: argparse.Namespace, argv: list[str]) -> int:
         run["result"] = VERBS[step.verb][0](args, params, root)
         steps.check_written(root, step)
         run["output"] = steps.reference(root, step.artifact)
-        run["data"] = _data_versions(step, root)
+        run["data"] = _data_versions(step, params, root)
         if args.write_reference:
             args.write_reference.parent.mkdir(parents=True, exist_ok=True)
             args.write_reference.write_text(run["output"], encoding="utf-8")
@@ -262,68 +333,12 @@ def _check_inputs(args: argparse.Namespace, step, found: dict, root: Path) -> No
         steps.check_reference(root, reference)
 
 
-def _data_versions(step, root: Path) -> dict[str, str]:
+def _data_versions(step, params, root: Path) -> dict[str, str]:
     """Version of every corpus that the step's names speak of."""
     from diffse import runs
 
-    corpora = {name.rpartition(".")[2] for name in step.names}
+    entries = {"sweep": params.sweeps, "swap": params.swaps}.get(step.verb)
+    named = step.names if entries is None else [entries[step.names[0]].corpus]
+    corpora = {name.rpartition(".")[2] for name in named}
     versions = {corpus: runs.data_version(root, corpus) for corpus in sorted(corpora)}
     return {corpus: version for corpus, version in versions.items() if version}
-
-
-# ----------------------------------------------------------------------------------------------- endings
-
-_ENDINGS = {
-    errno.ENOSPC: "the disk is full; free some space and run the command again (what was there before is kept)",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
-    errno.EACCES: "permission denied; check who owns it and its access rights",
-    errno.EPERM: "permission denied; check who owns it and its access rights",
-    errno.EROFS: "the file system can only be read; choose another folder",
-}
-
-
-@contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
-    """Turn what the system refuses (full disk, no permission) into a DiffseError."""
-    try:
-        yield
-    except DiffseError:
-        raise
-    except Exception as error:
-        code = _system_error(error)
-        if code is None:
-            raise
-        place = getattr(error, "filename2", None) or getattr(error, "filename", None)
-        raise DiffseError(f"{place}: {_ENDINGS[code]}" if place else _ENDINGS[code]) from error
-
-
-def _system_error(error: BaseException | None) -> int | None:
-    """The errno of `_ENDINGS` behind an exception. Libraries hide it in a cause or in their own text."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _ENDINGS:
-            return error.errno
-        if os.strerror(errno.ENOSPC) in str(error):
-            return errno.ENOSPC
-        error = error.__cause__ or error.__context__
-    return None
-
-
-@contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """End on SIGTERM (a cluster that takes a node away) as on Ctrl-C, so that the run is recorded."""
-    owner = os.getpid()
-
-    def stop(number: int, _frame: object) -> None:
-        if os.getpid() != owner:  # a forked worker: its pool ends it this way and expects no noise
-            os._exit(128 + number)
-        raise KeyboardInterrupt(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread, where Python allows no handlers
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

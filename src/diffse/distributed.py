@@ -35,11 +35,11 @@ class Processes:
         if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """The network whose gradients are averaged over processes."""
+    def wrap(self, module: nn.Module, unused: bool = False) -> nn.Module:
+        """The module whose gradients are averaged over processes; `unused`: a step may leave some without."""
         if self.world == 1:
-            return network
-        return nn.parallel.DistributedDataParallel(network)
+            return module
+        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=unused)
 
     def mean(self, value: Tensor) -> float:
         """Mean of a scalar over processes."""

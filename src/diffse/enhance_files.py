@@ -23,16 +23,20 @@ def enhance_paths(
     seed: int | None = None,
     batch: int | None = None,
     device: str | None = None,
+    predictor: Path | None = None,
+    ema: float | None = None,
     resample: bool = True,
     overwrite: bool = False,
 ) -> dict:
     """Enhance a file, or every wav, flac and ogg file below a folder, under the same names in `target`.
 
     Format, sample type, rate, channels and length stay as they are. Existing outputs are kept unless
-    `overwrite`; a bad file does not stop the others, but makes the whole end with a DiffseError.
+    `overwrite`; a bad file does not stop the others, but makes the whole end with a DiffseError. `predictor`
+    and `ema` as in `Enhancer.from_checkpoint`.
     """
     jobs = plan(source, target)
-    enhancer = Enhancer.from_checkpoint(checkpoint, device, steps, batch=batch, seed=seed, resample=resample)
+    change = {"steps": steps, "predictor": predictor, "ema": ema}
+    enhancer = Enhancer.from_checkpoint(checkpoint, device, **change, batch=batch, seed=seed, resample=resample)
     done, kept, failures, seconds, clipped = 0, 0, [], 0.0, 0
     began = time.perf_counter()
     for file, out in tqdm(jobs, unit="file", disable=None):

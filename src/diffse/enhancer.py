@@ -48,11 +48,10 @@ class Enhancer:
         self.system, self.device, self.resample = system, torch.device(device), resample
         self.seed = system.enhance.seed if seed is None else seed
         self.batch = batch or system.enhance.batch
-        process = recipes.build_process(system.train.process)
-        self._sample = recipes.build_sampler(system.enhance.sampler, process, system.objective)
+        self._counted = _Counted(system.objective)
+        self._sample = recipes.build_sampler(system.enhance.sampler, system.train, self._counted)
         self._multiple = math.lcm(BLOCK, system.network.frame_multiple)
         self.rate = system.train.rate
-        self.evaluations = recipes.evaluations(system.enhance.sampler)
 
     @classmethod
     def from_checkpoint(
@@ -62,23 +61,36 @@ class Enhancer:
         steps: int | None = None,
         sampler: object | None = None,
         enhance: settings.Enhance | None = None,
+        predictor: str | Path | None = None,
+        ema: float | None = None,
         **options,
     ) -> "Enhancer":
         """Load a checkpoint folder (or the model folder that holds it).
 
         `steps` changes the number of sampling steps, `sampler` the whole sampler, `enhance` all settings of
-        that name (settings objects); otherwise those stored with the checkpoint hold. `device`: "cpu",
-        "cuda", ...; by default the first GPU where there is one. Raises DiffseError for what is not a sound
-        checkpoint.
+        that name (settings objects); otherwise those stored with the checkpoint hold. `predictor`: checkpoint
+        whose predictor a StoRM system is to use; `ema`: length of the average of the weights, reconstructed
+        from snapshots. `device`: "cpu", "cuda", ...; by default the first GPU where there is one. Raises
+        DiffseError for what is not a sound checkpoint.
         """
         device = checked_device(device)
-        system = recipes.load_system(path, device, enhance, sampler)
+        system = recipes.load_system(path, device, enhance, sampler, ema)
+        if predictor is not None:
+            system = recipes.with_predictor(system, predictor, device)
         if steps is not None:
             if steps < 1:
                 raise DiffseError(f"steps is {steps}; at least 1 is needed")
+            if not hasattr(system.enhance.sampler, "steps"):
+                raise DiffseError(f"sampler '{system.enhance.sampler.name}' has no number of steps to change")
             changed = dataclasses.replace(system.enhance.sampler, steps=steps)
             system = dataclasses.replace(system, enhance=dataclasses.replace(system.enhance, sampler=changed))
         return cls(system, device, **options)
+
+    @property
+    def evaluations(self) -> float:
+        """Examples that go through the networks for one signal; measured so far where error control decides."""
+        stated = recipes.evaluations(self.system.train, self.system.enhance.sampler)
+        return self._counted.per_signal if stated is None else stated
 
     # ------------------------------------------------------------------------------------------- arrays
 
@@ -199,6 +211,7 @@ class Enhancer:
             noise = [torch.randn(shape, dtype=torch.complex64, generator=generator) for generator in generators]
             return torch.stack(noise).to(self.device)
 
+        self._counted.signals += len(waves)
         x = self._sample(y, draw)
         results = []
         for x_item, wave, peak in zip(x, waves, peaks, strict=True):
@@ -217,6 +230,24 @@ class Enhancer:
         if self.system.enhance.synthesis == "cut":
             X = X[:, : spectrogram.frames(length)]
         return spectrogram.synthesise(X, max(length, spectrogram.freq_bins))[:length]
+
+
+class _Counted:
+    """An objective that counts the examples it denoises."""
+
+    def __init__(self, objective: recipes.Objective) -> None:
+        self._objective, self.signals, self.examples = objective, 0, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._objective, name)
+
+    def denoise(self, x_t: Tensor, conditions: object, t: Tensor) -> Tensor:
+        self.examples += len(x_t)
+        return self._objective.denoise(x_t, conditions, t)
+
+    @property
+    def per_signal(self) -> float:
+        return round(self.examples / self.signals, 1) if self.signals else 0.0
 
 
 def noise_seed(seed: int, key: str) -> int:

@@ -26,6 +26,11 @@ def cache(root: Path, corpus: str) -> Path:
     return root / "data" / corpus / "cache"
 
 
+def statistics(root: Path, corpus: str) -> Path:
+    """Levels of the training spectrograms (JSON)."""
+    return root / "data" / corpus / "statistics.json"
+
+
 def model(root: Path, system: str) -> Path:
     """Checkpoints, training state and curves."""
     return root / "models" / system
@@ -39,6 +44,16 @@ def enhanced(root: Path, system: str, corpus: str) -> Path:
 def results(root: Path, system: str, corpus: str) -> Path:
     """per_file.csv and summary.json."""
     return root / "results" / system / corpus
+
+
+def sweep(root: Path, name: str) -> Path:
+    """Table, plot and facts of a sweep."""
+    return root / "results" / "sweeps" / name
+
+
+def swap(root: Path, name: str) -> Path:
+    """Scores of a system with another predictor."""
+    return root / "results" / "swaps" / name
 
 
 def gate(root: Path, artifact: str, *names: str) -> Path:

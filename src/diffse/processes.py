@@ -65,11 +65,14 @@ class SBVE:
     """Schrödinger bridge with exploding variance (paper 000, eqs. 16-18): f = 0, g(t) = sqrt(c) k^t.
 
     `epsilon` is the 1e-8 that the published code adds to its denominators; 0 is the paper's mathematics.
+    `per_channel` counts the noise of each real channel (paper 001), so that a complex coefficient has twice
+    the variance; sigma_t and the weights of the ends stay what they are.
     """
 
     k: float = 2.6
     c: float = 0.4
     epsilon: float = 0.0
+    per_channel: bool = False
 
     def sigma(self, t: Tensor) -> Tensor:
         """sigma_t with sigma_t^2 = c (k^(2t) - 1) / (2 ln k); the paper's text prints it without the square."""
@@ -85,6 +88,11 @@ class SBVE:
         return torch.sqrt(remaining + self.epsilon)
 
     @property
+    def noise_scale(self) -> float:
+        """What multiplies noise of unit variance per complex coefficient."""
+        return math.sqrt(2) if self.per_channel else 1.0
+
+    @property
     def _sigma_1(self) -> Tensor:
         return self.sigma(torch.ones(()))
 
@@ -98,11 +106,11 @@ class SBVE:
 
     def std(self, t: Tensor) -> Tensor:
         """Standard deviation of the marginal (eq. 18)."""
-        return self.sigma_bar(t) * self.sigma(t) / (self._sigma_1 + self.epsilon)
+        return self.noise_scale * self.sigma_bar(t) * self.sigma(t) / (self._sigma_1 + self.epsilon)
 
     def diffusion(self, t: Tensor) -> Tensor:
         """g(t) = sqrt(c) k^t."""
-        return math.sqrt(self.c) * torch.exp(math.log(self.k) * t.double())
+        return self.noise_scale * math.sqrt(self.c) * torch.exp(math.log(self.k) * t.double())
 
     def prior(self, y: Tensor, z: Tensor | None = None) -> Tensor:
         """State at t = 1: y itself, without noise."""

@@ -1,23 +1,69 @@
-"""From settings to objects: the one place where the names of `params.yaml` meet classes."""
+"""From settings to objects: the one place where the names of `params.yaml` meet classes.
+
+A new network, objective or sampler is one file and one entry in a table here (docs/extending.md).
+"""
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from diffse import checkpoint, objectives, processes, samplers, settings
+from diffse import (
+    checkpoint,
+    edm2se,
+    objectives,
+    posterior,
+    posthoc,
+    prediction,
+    processes,
+    regeneration,
+    samplers,
+    settings,
+    variational,
+)
 from diffse.errors import DiffseError
+from diffse.networks.dcunet import DCUNet
+from diffse.networks.gagnet import GaGNet
+from diffse.networks.mp_adm import MPADM
 from diffse.networks.ncsnpp import NCSNpp
-from diffse.settings_reader import from_plain
+from diffse.networks.rvae import RVAE
+from diffse.settings_reader import extend, from_plain
 from diffse.spectrogram import Spectrogram
 
-Objective = objectives.ScoreMatching | objectives.DataPrediction
 Sampler = Callable[[Tensor, Callable[[], Tensor]], Tensor]
 
+
+class Objective(Protocol):
+    """What training and samplers need of an objective; see `objectives.py`."""
+
+    def prepare(self, y: Tensor) -> objectives.Conditions: ...
+    def denoise(self, x_t: Tensor, conditions: objectives.Conditions, t: Tensor) -> Tensor: ...
+    def loss(self, x_0: Tensor, y: Tensor, t: Tensor, z: Tensor) -> Tensor: ...
+
+
 PROCESSES = {settings.OUVE: processes.OUVE, settings.SBVE: processes.SBVE}
-NETWORKS = {settings.NCSNpp: NCSNpp}
+NETWORKS = {
+    settings.NCSNpp: NCSNpp,
+    settings.MPADM: MPADM,
+    settings.DCUNet: DCUNet,
+    settings.GaGNet: GaGNet,
+    settings.RVAE: RVAE,
+}
+OBJECTIVES = {
+    settings.ScoreMatching: objectives.ScoreMatching,
+    settings.Denoising: objectives.Denoising,
+    settings.DataPrediction: objectives.DataPrediction,
+    settings.WeightedSupervised: objectives.WeightedSupervised,
+    settings.EDM2SE: edm2se.EDM2SE,
+    settings.Regression: prediction.Regression,
+    settings.ELBO: variational.ELBO,
+}
+# Objectives that compare waveforms or power spectra and therefore know the transform.
+_NEED_SPECTROGRAM = (settings.DataPrediction, settings.EDM2SE, settings.Regression, settings.ELBO)
 
 
 def _options(setting: object) -> dict:
@@ -25,63 +71,163 @@ def _options(setting: object) -> dict:
     return {entry.name: getattr(setting, entry.name) for entry in dataclasses.fields(setting)[1:]}
 
 
-def build_process(setting: object) -> processes.OUVE | processes.SBVE:
-    """Settings -> process."""
-    return PROCESSES[type(setting)](**_options(setting))
-
-
-def build_network(setting: object, inputs: int = 2) -> nn.Module:
-    """Settings -> network with freshly drawn weights (from torch's global generator)."""
-    return NETWORKS[type(setting)](inputs=inputs, **_options(setting))
+def build_process(setting: object) -> processes.OUVE | processes.SBVE | None:
+    """Settings -> process; None for predictive systems."""
+    return None if isinstance(setting, settings.NoProcess) else PROCESSES[type(setting)](**_options(setting))
 
 
 def build_spectrogram(stft: settings.Stft, factor: float) -> Spectrogram:
-    """Settings of the cache and the recipe's beta -> transform."""
+    """Transform settings and the recipe's beta -> transform."""
     return Spectrogram(stft.n_fft, stft.hop, stft.window, stft.exponent, factor)
 
 
-def build_objective(train: settings.Train, stft: settings.Stft, network: nn.Module) -> Objective:
-    """Settings and a network -> objective; DiffseError for a network that does not fit the transform."""
-    bins = stft.n_fft // 2 + 1
-    if train.network.freq_bins != bins:
-        raise DiffseError(
-            f"network.freq_bins is {train.network.freq_bins}, but an STFT of n_fft {stft.n_fft} has "
-            f"{bins} bins; make them agree"
-        )
-    process = build_process(train.process)
-    if isinstance(train.objective, settings.ScoreMatching):
-        return objectives.ScoreMatching(network, process, train.objective.scaling, train.objective.sign)
+# ---------------------------------------------------------------------------------------------- networks
+
+
+def build_network(train: settings.Train, stft: settings.Stft) -> nn.Module:
+    """The trainable module of a system, with freshly drawn weights (from torch's global generator).
+
+    `stft` is the transform that the system uses. DiffseError for a network that does not fit it.
+    """
     spectrogram = build_spectrogram(stft, train.factor)
-    return objectives.DataPrediction(network, process, spectrogram, train.objective.l1_weight)
+    if train.predictor is None:
+        return _single_network(train.network, _inputs(train), spectrogram)
+    predictor = _single_network(train.predictor.network, 1, spectrogram)
+    return regeneration.Pair(predictor, _single_network(train.network, _inputs(train), spectrogram))
 
 
-def build_sampler(setting: object, process: processes.OUVE | processes.SBVE, objective: Objective) -> Sampler:
-    """Settings -> function (y, draw) -> clean estimate, for y [B, 1, F, T] complex."""
+def _inputs(train: settings.Train) -> int:
+    """Complex spectrograms that the network sees: the state and its conditions."""
+    if isinstance(train.objective, settings.Regression) or getattr(train.objective, "prior", False):
+        return 1
+    return 3 if train.predictor is not None and train.predictor.conditioning == "both" else 2
+
+
+def _single_network(setting: settings.Network, inputs: int, spectrogram: Spectrogram) -> nn.Module:
+    if isinstance(setting, settings.ConvTasNet):
+        return prediction.InWaveform(_conv_tasnet(setting), spectrogram)
+    if setting.freq_bins != spectrogram.freq_bins:
+        raise DiffseError(
+            f"network.freq_bins is {setting.freq_bins}, but an STFT of n_fft {spectrogram.n_fft} has "
+            f"{spectrogram.freq_bins} bins; make them agree"
+        )
     options = _options(setting)
-
-    def sample(y: Tensor, draw: Callable[[], Tensor]) -> Tensor:
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            return objective.denoise(x_t, y, t)
-
-        if isinstance(setting, settings.PredictorCorrector):
-            return samplers.predictor_corrector(denoise, process, y, draw, **options)
-        if isinstance(setting, settings.BridgeSDE):
-            return samplers.bridge_sde(denoise, process, y, draw, **options)
-        return samplers.bridge_ode(denoise, process, y, **options)
-
-    return sample
+    return NETWORKS[type(setting)](
+        **options if isinstance(setting, settings.RVAE) else {"inputs": inputs, **options}
+    )
 
 
-def evaluations(setting: object) -> int:
-    """Network calls that a sampler makes for one batch."""
-    if isinstance(setting, settings.PredictorCorrector) and setting.corrector != "none":
-        return setting.steps * (1 + setting.corrector_steps)
-    return setting.steps
+def _conv_tasnet(setting: settings.ConvTasNet) -> nn.Module:
+    try:
+        from diffse.networks.conv_tasnet import ConvTasNet
+
+        return ConvTasNet(**_options(setting))
+    except ModuleNotFoundError as error:
+        raise DiffseError(f"network conv_tasnet needs {error.name}: pip install 'diffse[train]'") from None
+
+
+def register(setting: type, network: type[nn.Module]) -> None:
+    """Make a network known: a dataclass of its settings, tagged by its first field `name`, and its module."""
+    NETWORKS[setting] = network
+    extend(settings.NCSNpp, setting)
 
 
 def count_parameters(network: nn.Module) -> int:
     """All parameters, fixed ones included (as the papers count)."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+# -------------------------------------------------------------------------------------------- objectives
+
+
+def build_objective(train: settings.Train, stft: settings.Stft, network: nn.Module) -> Objective:
+    """Settings and the module of `build_network` -> objective."""
+    predictor = train.predictor
+    if predictor is None:
+        return _single_objective(train, stft, network)
+    inner = _single_objective(train, stft, network.score)
+    return regeneration.Regeneration(
+        network.predictor,
+        inner,
+        conditioning=predictor.conditioning,
+        supervision=predictor.supervision,
+        fine_tune=predictor.fine_tune,
+        refine=predictor.refine,
+        published=predictor.published,
+    )
+
+
+def _single_objective(train: settings.Train, stft: settings.Stft, network: nn.Module):
+    options = _options(train.objective)
+    if "preconditioning" in options:
+        options["preconditioning"] = objectives.Preconditioning(
+            **dataclasses.asdict(options["preconditioning"])
+        )
+    if not isinstance(train.process, settings.NoProcess):
+        options["process"] = build_process(train.process)
+    if isinstance(train.objective, _NEED_SPECTROGRAM):
+        options["spectrogram"] = build_spectrogram(stft, train.factor)
+    if isinstance(train.objective, settings.DataPrediction):
+        options["rate"] = train.rate
+    return OBJECTIVES[type(train.objective)](network, **options)
+
+
+# ---------------------------------------------------------------------------------------------- samplers
+
+
+def build_sampler(setting: settings.Sampler, train: settings.Train, objective: Objective) -> Sampler:
+    """Settings -> function (y, draw) -> clean estimate, for y [B, 1, F, T] complex."""
+    process, options = build_process(train.process), _options(setting)
+
+    def sample(y: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+        if isinstance(setting, settings.VEM):
+            return variational.vem(objective.network, objective.spectrogram, y, draw, **options)
+        if isinstance(setting, settings.EM):  # a prior: nothing of y goes into the network
+
+            def prior(x_t: Tensor, t: Tensor) -> Tensor:
+                return objective.denoise(x_t, objective.prepare(x_t), t)
+
+            return posterior.em(prior, process, y, draw, **options)
+        conditions = objective.prepare(y)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return objective.denoise(x_t, conditions, t)
+
+        x = _SAMPLING[type(setting)](denoise, process, conditions.end, draw, options)
+        return x if conditions.offset is None else x + conditions.offset
+
+    return sample
+
+
+_SAMPLING = {
+    settings.PredictorCorrector: lambda d, p, y, draw, o: samplers.predictor_corrector(d, p, y, draw, **o),
+    settings.ProbabilityFlowODE: lambda d, p, y, draw, o: samplers.probability_flow_ode(d, p, y, draw, **o),
+    settings.BridgeODE: lambda d, p, y, draw, o: samplers.bridge_ode(d, p, y, **o),
+    settings.BridgeSDE: lambda d, p, y, draw, o: samplers.bridge_sde(d, p, y, draw, **o),
+    settings.Direct: lambda d, p, y, draw, o: samplers.direct(d, y),
+}
+
+
+def evaluations(train: settings.Train, setting: settings.Sampler) -> int | None:
+    """Examples that go through the networks for one signal; None where error control decides."""
+    predictor = int(train.predictor is not None)
+    if isinstance(setting, settings.ProbabilityFlowODE):
+        return None
+    if isinstance(setting, settings.Direct):
+        return 1
+    if isinstance(setting, settings.EM):
+        return posterior.evaluations(setting.steps, setting.em_iterations, setting.samples)
+    if isinstance(setting, settings.VEM):
+        return setting.iterations
+    if isinstance(setting, settings.PredictorCorrector):
+        per_step = (setting.corrector_steps if setting.corrector != "none" else 0) + (
+            setting.predictor != "none"
+        )
+        return predictor + setting.steps * per_step
+    return predictor + setting.steps
+
+
+# ------------------------------------------------------------------------------------------------ systems
 
 
 @dataclass(frozen=True)
@@ -97,15 +243,30 @@ class System:
     description: dict
 
 
+def assemble(
+    train: settings.Train,
+    stft: settings.Stft,
+    enhance: settings.Enhance,
+    network: nn.Module,
+    description: dict,
+) -> System:
+    """A system around a module of `build_network`, which is set to evaluation."""
+    network.eval().requires_grad_(False)
+    objective = build_objective(train, stft, network)
+    return System(train, stft, enhance, build_spectrogram(stft, train.factor), objective, network, description)
+
+
 def load_system(
-    path,
+    path: str | Path,
     device: str | torch.device = "cpu",
     enhance: settings.Enhance | None = None,
-    sampler: object | None = None,
+    sampler: settings.Sampler | None = None,
+    ema: float | None = None,
 ) -> System:
     """Rebuild a trained system from a checkpoint folder.
 
-    `enhance` replaces the settings stored with it, `sampler` only those of the sampler.
+    `enhance` replaces the settings stored with it, `sampler` and `ema` only those of that name. With a length
+    `ema` the weights are reconstructed for it from the snapshots beside the checkpoint.
     """
     description = checkpoint.describe(path)
     where = str(checkpoint.find(path) / checkpoint.DESCRIPTION)
@@ -115,13 +276,40 @@ def load_system(
     enhance = stored if enhance is None else enhance
     if sampler is not None:
         enhance = dataclasses.replace(enhance, sampler=sampler)
-    settings.check_sampler(train.process, enhance.sampler, where)
-    with torch.device("meta"):
-        network = build_network(train.network)
+    if ema is not None:
+        enhance = dataclasses.replace(enhance, ema=ema)
+    settings.check_sampler(train, enhance.sampler, where)
+    with torch.device("meta"):  # drawing weights that are then replaced would cost seconds
+        network = build_network(train, stft)
     network.to_empty(device="cpu")
-    checkpoint.load_into(network, path, description["weights_sha256"])
-    network.to(device).eval().requires_grad_(False)
-    spectrogram = build_spectrogram(stft, train.factor)
-    return System(
-        train, stft, enhance, spectrogram, build_objective(train, stft, network), network, description
-    )
+    if enhance.ema is None:
+        checkpoint.load_into(network, path, description["weights_sha256"])
+    else:
+        folder = checkpoint.find(path).parent / posthoc.FOLDER
+        checkpoint.fill(network, posthoc.reconstruct(folder, enhance.ema), folder)
+    return assemble(train, stft, enhance, network.to(device), description)
+
+
+def with_predictor(system: System, path: str | Path, device: str | torch.device = "cpu") -> System:
+    """A StoRM system with the predictor of another checkpoint: a predictive system or another StoRM one.
+
+    DiffseError when the system has no predictor, or the other one has none or works at another rate or on other
+    spectrograms.
+    """
+    if system.train.predictor is None:
+        raise DiffseError(f"'{system.description['recipe']}' has no predictor that could be exchanged")
+    other = load_system(path, device)
+    if other.train.predictor is not None:
+        predictor = other.network.predictor
+    elif isinstance(other.train.objective, settings.Regression):
+        predictor = other.network
+    else:
+        raise DiffseError(f"{path}: not a predictive system; its objective is '{other.train.objective.name}'")
+    if other.train.rate != system.train.rate:
+        raise DiffseError(
+            f"{path}: a predictor for {other.train.rate} Hz does not fit a system for {system.train.rate} Hz"
+        )
+    if other.spectrogram != system.spectrogram:
+        raise DiffseError(f"{path}: its spectrograms ({other.spectrogram}) are not the system's")
+    network = regeneration.swapped(system.network, predictor)
+    return assemble(system.train, system.stft, system.enhance, network, system.description)

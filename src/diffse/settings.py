@@ -10,8 +10,119 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from diffse.errors import DiffseError
+from diffse import presets, settings_checks
+from diffse.settings_networks import (
+    MPADM as MPADM,
+)
+from diffse.settings_networks import (
+    RVAE as RVAE,
+)
+from diffse.settings_networks import (
+    ConvTasNet as ConvTasNet,
+)
+from diffse.settings_networks import (
+    DCUNet as DCUNet,
+)
+from diffse.settings_networks import (
+    GaGNet as GaGNet,
+)
+from diffse.settings_networks import (
+    NCSNpp as NCSNpp,
+)
+from diffse.settings_networks import (
+    Network as Network,
+)
 from diffse.settings_reader import build, read_yaml
+from diffse.settings_systems import (
+    EDM2SE as EDM2SE,
+)
+from diffse.settings_systems import (
+    ELBO as ELBO,
+)
+from diffse.settings_systems import (
+    EM as EM,
+)
+from diffse.settings_systems import (
+    OUVE as OUVE,
+)
+from diffse.settings_systems import (
+    SBVE as SBVE,
+)
+from diffse.settings_systems import (
+    VEM as VEM,
+)
+from diffse.settings_systems import (
+    BridgeODE as BridgeODE,
+)
+from diffse.settings_systems import (
+    BridgeSDE as BridgeSDE,
+)
+from diffse.settings_systems import (
+    DataPrediction as DataPrediction,
+)
+from diffse.settings_systems import (
+    Denoising as Denoising,
+)
+from diffse.settings_systems import (
+    Direct as Direct,
+)
+from diffse.settings_systems import (
+    Enhance as Enhance,
+)
+from diffse.settings_systems import (
+    External as External,
+)
+from diffse.settings_systems import (
+    NoProcess as NoProcess,
+)
+from diffse.settings_systems import (
+    Objective as Objective,
+)
+from diffse.settings_systems import (
+    PowerEMA as PowerEMA,
+)
+from diffse.settings_systems import (
+    Preconditioning as Preconditioning,
+)
+from diffse.settings_systems import (
+    Predictor as Predictor,
+)
+from diffse.settings_systems import (
+    PredictorCorrector as PredictorCorrector,
+)
+from diffse.settings_systems import (
+    ProbabilityFlowODE as ProbabilityFlowODE,
+)
+from diffse.settings_systems import (
+    Process as Process,
+)
+from diffse.settings_systems import (
+    Regression as Regression,
+)
+from diffse.settings_systems import (
+    Sampler as Sampler,
+)
+from diffse.settings_systems import (
+    ScoreMatching as ScoreMatching,
+)
+from diffse.settings_systems import (
+    Stft as Stft,
+)
+from diffse.settings_systems import (
+    Swap as Swap,
+)
+from diffse.settings_systems import (
+    Sweep as Sweep,
+)
+from diffse.settings_systems import (
+    Times as Times,
+)
+from diffse.settings_systems import (
+    Train as Train,
+)
+from diffse.settings_systems import (
+    WeightedSupervised as WeightedSupervised,
+)
 
 # ---------------------------------------------------------------------------------------------- corpora
 
@@ -143,162 +254,7 @@ class Checks:
     metrics: MetricRules = MetricRules()
 
 
-# ------------------------------------------------------------------------------------- cache and systems
-
-
-@dataclass(frozen=True)
-class Stft:
-    """Block `cache`: the transform whose result is stored. Published: 510, 128, Hann, exponent 1/2."""
-
-    n_fft: int = 510
-    hop: int = 128
-    window: Literal["hann", "sqrthann"] = "hann"
-    exponent: float = 0.5  # alpha: |X|^alpha e^{i angle X}
-    storage: Literal["float16", "float32"] = "float16"
-    shard_mb: int = 64
-
-
-@dataclass(frozen=True)
-class OUVE:
-    """Ornstein-Uhlenbeck process with exploding variance (SGMSE+)."""
-
-    name: Literal["ouve"] = "ouve"
-    theta: float = 1.5
-    sigma_min: float = 0.05
-    sigma_max: float = 0.5
-
-
-@dataclass(frozen=True)
-class SBVE:
-    """Schrödinger bridge with exploding variance (M5)."""
-
-    name: Literal["sbve"] = "sbve"
-    k: float = 2.6
-    c: float = 0.4
-    epsilon: float = 0.0  # 1e-8 is the published code's guard, which changes the first ODE step by 2 %
-
-
-@dataclass(frozen=True)
-class ScoreMatching:
-    """Denoising score matching: L = 1/2 sum |sigma s + z|^2."""
-
-    name: Literal["score_matching"] = "score_matching"
-    scaling: Literal["1/sigma", "1/t", "none"] = "1/sigma"  # of the network's output
-    sign: Literal[1, -1] = 1  # -1 with scaling none and output_scaling before: the first SGMSE+ checkpoints
-
-
-@dataclass(frozen=True)
-class DataPrediction:
-    """Prediction of x_0 with a time-domain term: TF error + l1_weight * waveform L1 (paper 000, eq. 19)."""
-
-    name: Literal["data_prediction"] = "data_prediction"
-    l1_weight: float = 0.001
-
-
-@dataclass(frozen=True)
-class NCSNpp:
-    """NCSN++ (M1-M3, M5-M8). The defaults are the published network of 65,590,822 parameters."""
-
-    name: Literal["ncsnpp"] = "ncsnpp"
-    nf: int = 128  # channels of the first level
-    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2)  # channels of each level, times nf
-    num_res_blocks: int = 2
-    attn_resolutions: tuple[int, ...] = (16,)  # frequency bins of the levels with attention
-    freq_bins: int = 256
-    pyramid: bool = True  # input and output skip pyramids
-    bottleneck_attention: bool = True
-    output_scaling: Literal["none", "before", "after"] = "none"  # divide by t before/after the last layer
-    stem: int = 1  # neighbouring frequency bins folded into channels (1: as published)
-    dropout: float = 0.0
-    fourier_scale: float = 16.0
-    zero_output: bool = False  # start from output 0 instead of the published random bias
-
-
-@dataclass(frozen=True)
-class Times:
-    """How training times are drawn: uniform on [t_min, 1], but t = 1 for a share `at_end`."""
-
-    t_min: float = 0.03
-    at_end: float = 0.0
-
-
-@dataclass(frozen=True)
-class Train:
-    """Block `train.<recipe>`: one system, from process to optimiser."""
-
-    paper: str = ""  # the row of the papers' tables that this recipe reproduces
-    process: OUVE | SBVE = OUVE()
-    objective: ScoreMatching | DataPrediction = ScoreMatching()
-    network: NCSNpp = NCSNpp()
-    rate: int = 16000  # Hz
-    factor: float = 0.15  # beta: scale of the compressed spectrogram
-    frames: int = 256  # length of a training crop
-    times: Times = Times()
-    batch: int = 16  # over all processes
-    steps: int = 500000
-    lr: float = 1e-4
-    warmup_steps: int = 0
-    decay_from: float = 1.0  # share of the steps after which the rate falls linearly to zero
-    gradient_clip: float = 0.0  # largest gradient norm; 0: none
-    ema_decay: float = 0.999
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, else float32
-    seed: int = 0
-    threads: int = 0  # CPU threads; 0: torch's choice
-    checkpoint_every: int = 1000
-    validate_every: int = 5000
-    validate_files: int = 20
-    monitor: Literal["si_sdr", "pesq", "estoi"] = "si_sdr"
-    validation_sampler: "PredictorCorrector | BridgeODE | BridgeSDE | None" = None  # None: the recipe's
-
-
-# ------------------------------------------------------------------------------- sampling and evaluation
-
-
-@dataclass(frozen=True)
-class PredictorCorrector:
-    """Reverse diffusion steps with a corrector before each (SGMSE+)."""
-
-    name: Literal["pc"] = "pc"
-    steps: int = 30
-    corrector: Literal["ald", "langevin", "none"] = "ald"
-    corrector_steps: int = 1
-    snr: float = 0.5  # r, step size of the corrector
-    t_eps: float = 0.03
-    fixed_dt: bool = False  # published StoRM behaviour: dt = 1/N on every step
-
-
-@dataclass(frozen=True)
-class BridgeODE:
-    """Probability-flow ODE of the bridge (paper 000, eq. 20)."""
-
-    name: Literal["bridge_ode"] = "bridge_ode"
-    steps: int = 50
-    t_eps: float = 1e-4
-    evaluate_at: Literal["previous", "target"] = "previous"  # target: the published code's choice
-
-
-@dataclass(frozen=True)
-class BridgeSDE:
-    """Reverse SDE of the bridge."""
-
-    name: Literal["bridge_sde"] = "bridge_sde"
-    steps: int = 50
-    t_eps: float = 1e-4
-    evaluate_at: Literal["previous", "target"] = "previous"
-
-
-@dataclass(frozen=True)
-class Enhance:
-    """Block `enhance.<recipe>`: how a trained system is run."""
-
-    sampler: PredictorCorrector | BridgeODE | BridgeSDE = PredictorCorrector()
-    batch: int = 8
-    chunk_seconds: float = 8.0  # longer audio is processed in overlapping chunks
-    overlap_seconds: float = 1.0
-    padding: Literal["reflection", "zero"] = "reflection"  # frames added up to whole blocks
-    synthesis: Literal["cut", "padded"] = "cut"  # padded: the published code also inverts the added frames
-    seed: int = 0
-    weights: Literal["best", "last"] = "best"
+# --------------------------------------------------------------------------------- evaluation and report
 
 
 @dataclass(frozen=True)
@@ -331,75 +287,22 @@ class Params:
     prepare: dict[str, DemoCorpus | FolderCorpus]
     train: dict[str, Train]
     enhance: dict[str, Enhance]
+    externals: tuple[str, ...] = ()
+    external: dict[str, External] = field(default_factory=dict)
+    sweeps: dict[str, Sweep] = field(default_factory=dict)
+    swaps: dict[str, Swap] = field(default_factory=dict)
     check: Checks = Checks()
     cache: Stft = Stft()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
 
 
-# The processes each sampler and objective can serve. The bridge's score is unbounded near t = 1, so a
-# score cannot drive it; the bridge samplers use coefficients that exist for the bridge alone.
-SAMPLERS_OF = {OUVE: (PredictorCorrector,), SBVE: (BridgeODE, BridgeSDE)}
-OBJECTIVES_OF = {OUVE: (ScoreMatching,), SBVE: (DataPrediction,)}
-
-
 def load(path: Path | str = "params.yaml") -> Params:
     """Read and check `params.yaml`. Raises DiffseError with file, line and key."""
-    node = read_yaml(Path(path))
-    params = build(Params, node)
-    _check_selection(params, path)
-    for name in params.recipes:
-        check_recipe(name, params.train[name], params.enhance[name], path)
+    params = build(Params, presets.applied(read_yaml(Path(path))))
+    settings_checks.check(params, path)
     return params
 
 
-def _check_selection(params: Params, path: Path | str) -> None:
-    for key, names, table in (
-        ("corpora", params.corpora, params.prepare),
-        ("recipes", params.recipes, params.train),
-        ("recipes", params.recipes, params.enhance),
-    ):
-        block = {id(params.prepare): "prepare", id(params.train): "train"}.get(id(table), "enhance")
-        for name in names:
-            if name not in table:
-                raise DiffseError(
-                    f"{path}: {key} names '{name}', which has no entry under '{block}' "
-                    f"(there: {', '.join(table)})"
-                )
-    for name in params.train_corpora:
-        if name not in params.corpora:
-            raise DiffseError(f"{path}: train_corpora names '{name}', which is not one of the corpora selected")
-    for block in (params.prepare, params.train, params.enhance):
-        for name in block:
-            if not name.replace("_", "").replace("-", "").isalnum():
-                raise DiffseError(f"{path}: '{name}' cannot be a name; use letters, digits, '_' and '-'")
-
-
-def check_recipe(name: str, train: Train, enhance: Enhance, path: Path | str = "params.yaml") -> None:
-    """Refuse a process, objective and sampler that do not fit together (DiffseError)."""
-    process = type(train.process)
-    check_sampler(train.process, enhance.sampler, f"{path}: enhance.{name}")
-    if train.validation_sampler is not None:
-        check_sampler(train.process, train.validation_sampler, f"{path}: train.{name}.validation_sampler")
-    if not isinstance(train.objective, OBJECTIVES_OF[process]):
-        allowed = ", ".join(option.name for option in OBJECTIVES_OF[process])
-        raise DiffseError(
-            f"{path}: train.{name}: objective '{train.objective.name}' does not fit process "
-            f"'{train.process.name}' (allowed: {allowed})"
-        )
-    network = train.network
-    halvings = len(network.ch_mult) - 1
-    if halvings < 0 or network.freq_bins % (network.stem * 2**halvings):
-        raise DiffseError(
-            f"{path}: train.{name}.network: freq_bins ({network.freq_bins}) must be a multiple of stem "
-            f"({network.stem}) times 2 for each level of ch_mult after the first, and there must be one"
-        )
-
-
-def check_sampler(process: OUVE | SBVE, sampler: object, where: str) -> None:
-    """Refuse a sampler that the process does not have (DiffseError)."""
-    if not isinstance(sampler, SAMPLERS_OF[type(process)]):
-        allowed = ", ".join(option.name for option in SAMPLERS_OF[type(process)])
-        raise DiffseError(
-            f"{where}: sampler '{sampler.name}' does not fit process '{process.name}' (allowed: {allowed})"
-        )
+check_recipe = settings_checks.check_recipe
+check_sampler = settings_checks.check_sampler

@@ -80,10 +80,16 @@ def build(kind: Any, node: Node) -> Any:
         _expect(node, dict, "a mapping")
         return {name: build(get_args(kind)[1], item) for name, item in node.value.items()}
     if origin is Literal:
-        if node.value not in get_args(kind):
-            raise node.fail(f"is {node.value!r}; allowed: {', '.join(map(str, get_args(kind)))}")
-        return node.value
+        return _build_literal(get_args(kind), node)
     return _build_scalar(kind, node)
+
+
+def _build_literal(allowed: tuple, node: Node) -> Any:
+    if isinstance(node.value, str | int) and not isinstance(node.value, bool):
+        for choice in (node.value, str(node.value)):  # YAML reads the choice "1" as a number
+            if choice in allowed:
+                return choice
+    raise node.fail(f"is {node.value!r}; allowed: {', '.join(map(str, allowed))}")
 
 
 def _build_dataclass(kind: Any, node: Node) -> Any:
@@ -106,11 +112,22 @@ def _has_no_default(entry: dataclasses.Field) -> bool:
     return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
 
 
+_ADDED: dict[type, list[type]] = {}  # member of a union -> dataclasses that stand beside it
+
+
+def extend(member: type, kind: type) -> None:
+    """Allow the dataclass `kind` in every union that holds `member`."""
+    _ADDED.setdefault(member, []).append(kind)
+
+
 def _build_union(kinds: tuple, node: Node) -> Any:
     """Choose by the tag (`name` or `kind`) that each dataclass of the union carries as its default."""
+    kinds = tuple(kinds) + tuple(added for kind in kinds for added in _ADDED.get(kind, ()))
     if type(None) in kinds and node.value is None:
         return None
     kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) == 1:  # an optional value
+        return build(kinds[0], node)
     _expect(node, dict, "a mapping")
     tag = dataclasses.fields(kinds[0])[0].name
     by_tag = {getattr(kind, tag): kind for kind in kinds}

@@ -16,7 +16,8 @@ from diffse import paths, settings, storage
 from diffse.errors import DiffseError
 
 HERE = Path()  # locations are relative to the project's folder
-SELECTION = ("corpora", "train_corpora", "recipes")
+SELECTION = ("corpora", "train_corpora", "recipes", "externals", "sweeps", "swaps")
+RESERVED = (paths.UNPROCESSED, "sweeps", "swaps")  # folders of results/ that are no external system's
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ def _cache(corpus: str) -> Step:
     return Step("cache", (corpus,), ("cache",), (folder,), folder)
 
 
+def _estimate(corpus: str) -> Step:
+    file = paths.statistics(HERE, corpus)
+    return Step("estimate", (corpus,), ("cache",), (file,), file)
+
+
 def _train(system: str) -> Step:
     recipe, _ = paths.split_system(system)
     folder = paths.model(HERE, system)
@@ -62,15 +68,25 @@ def _train(system: str) -> Step:
 
 
 def _enhance(system: str, corpus: str) -> Step:
-    recipe, _ = paths.split_system(system)
+    read = f"external.{system}" if is_external(system) else f"enhance.{paths.split_system(system)[0]}"
     folder = paths.enhanced(HERE, system, corpus)
-    return Step("enhance", (system, corpus), (f"enhance.{recipe}",), (folder,), folder)
+    return Step("enhance", (system, corpus), (read,), (folder,), folder)
 
 
 def _evaluate(system: str, corpus: str) -> Step:
     folder = paths.results(HERE, system, corpus)
     files = (folder / "per_file.csv", folder / "summary.json")
     return Step("evaluate", (system, corpus), ("evaluate",), files, folder)
+
+
+def _sweep(name: str) -> Step:
+    folder = paths.sweep(HERE, name)
+    return Step("sweep", (name,), (f"sweeps.{name}", "enhance", "evaluate"), (folder,), folder)
+
+
+def _swap(name: str) -> Step:
+    folder = paths.swap(HERE, name)
+    return Step("swap", (name,), (f"swaps.{name}", "enhance", "evaluate"), (folder,), folder)
 
 
 def _report() -> Step:
@@ -89,9 +105,12 @@ JUDGED: dict[str, tuple[Callable[..., Path], tuple[str, ...]]] = {
 NAMES = {
     "prepare": ("CORPUS",),
     "cache": ("CORPUS",),
+    "estimate": ("CORPUS",),
     "train": ("SYSTEM",),
     "enhance": ("SYSTEM", "CORPUS"),
     "evaluate": ("SYSTEM", "CORPUS"),
+    "sweep": ("SWEEP",),
+    "swap": ("SWAP",),
     "report": (),
 }
 
@@ -99,9 +118,12 @@ VERBS: dict[str, Callable[..., Step]] = {
     "prepare": _prepare,
     "check": _check,
     "cache": _cache,
+    "estimate": _estimate,
     "train": _train,
     "enhance": _enhance,
     "evaluate": _evaluate,
+    "sweep": _sweep,
+    "swap": _swap,
     "report": _report,
 }
 
@@ -111,22 +133,58 @@ def describe(verb: str, names: Iterable[str] = ()) -> Step:
     return VERBS[verb](*names)
 
 
+def is_external(system: str) -> bool:
+    """Whether a name can only be an external system's: a trained one is written `<recipe>.<corpus>`."""
+    return "." not in system and system != paths.UNPROCESSED
+
+
 def check_names(step: Step, params: settings.Params, params_file: Path) -> None:
-    """Refuse corpora and recipes that `params.yaml` does not describe (DiffseError)."""
+    """Refuse names that `params.yaml` does not describe (DiffseError)."""
     for kind, name in zip(_kinds(step), step.names, strict=True):
         if kind == "CORPUS":
             _expect_entry(params_file, "prepare", name, params.prepare)
         elif kind == "SYSTEM" and not (name == paths.UNPROCESSED and _takes_unprocessed(step)):
-            recipe, corpus = paths.split_system(name)
-            _expect_entry(params_file, "train", recipe, params.train)
-            _expect_entry(params_file, "enhance", recipe, params.enhance)
-            _expect_entry(params_file, "prepare", corpus, params.prepare)
-            settings.check_recipe(recipe, params.train[recipe], params.enhance[recipe], params_file)
+            if is_external(name) and _takes_external(step):
+                _check_external(params_file, name, params)
+            else:
+                _check_trained(params_file, name, params)
+        elif kind == "SWEEP":
+            _expect_entry(params_file, "sweeps", name, params.sweeps)
+            _check_trained(params_file, params.sweeps[name].system, params)
+        elif kind == "SWAP":
+            _expect_entry(params_file, "swaps", name, params.swaps)
+            for system in (params.swaps[name].system, params.swaps[name].predictor):
+                _check_trained(params_file, system, params)
+
+
+def _check_trained(params_file: Path, system: str, params: settings.Params) -> None:
+    recipe, corpus = paths.split_system(system)
+    _expect_entry(params_file, "train", recipe, params.train)
+    _expect_entry(params_file, "enhance", recipe, params.enhance)
+    _expect_entry(params_file, "prepare", corpus, params.prepare)
+    settings.check_recipe(recipe, params.train[recipe], params.enhance[recipe], params_file)
+
+
+def _check_external(params_file: Path, name: str, params: settings.Params) -> None:
+    if name not in params.external:
+        raise DiffseError(
+            f"'{name}' is not a system; write <recipe>.<corpus>, for example bridge_demo.demo, or a name "
+            f"under 'external' in {params_file} (there: {', '.join(params.external) or 'none'})"
+        )
+    if name in RESERVED:
+        raise DiffseError(
+            f"{params_file}: external.{name}: this name has another use in results/; choose another"
+        )
 
 
 def _takes_unprocessed(step: Step) -> bool:
     """The noisy input itself is scored like a system, but nothing else is done with it."""
     return step.verb == "evaluate" or step.names[0] == "metrics"
+
+
+def _takes_external(step: Step) -> bool:
+    """An external system has no checkpoint: it cannot be trained, nor its training judged."""
+    return step.verb in ("enhance", "evaluate") or step.names[0] in ("enhanced", "metrics")
 
 
 def _kinds(step: Step) -> tuple[str, ...]:
@@ -138,7 +196,7 @@ def _kinds(step: Step) -> tuple[str, ...]:
 
 def _expect_entry(params_file: Path, block: str, name: str, table: dict) -> None:
     if name not in table:
-        raise DiffseError(f"{params_file}: no '{name}' under '{block}' (there: {', '.join(table)})")
+        raise DiffseError(f"{params_file}: no '{name}' under '{block}' (there: {', '.join(table) or 'none'})")
 
 
 def settings_read(step: Step, params: settings.Params) -> dict[str, object]:

@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffse import checkpoint, paths, recipes, settings
-from diffse.data.batches import CropSource, Prefetcher
+from diffse import checkpoint, paths, posthoc, recipes, settings
+from diffse.data.batches import Prefetcher
 from diffse.distributed import Processes
-from diffse.ema import EMA
+from diffse.ema import EMA, PowerEMA
 from diffse.errors import DiffseError
 from diffse.runs import code_version
 from diffse.settings_reader import to_plain
 from diffse.storage import atomic_file, exclusive_lock, read_json, sha256_file
+from diffse.training_inputs import crop_source, draw_times_and_noise, learning_rate, resolved, sample_seed
 from diffse.training_log import TrainingLog
 from diffse.validating import Validator
 
@@ -55,29 +56,40 @@ class _State:
     """What changes from step to step."""
 
     network: nn.Module
-    ema: EMA
+    ema: EMA | PowerEMA
     optimizer: torch.optim.Optimizer
     step: int = 0
     best: float = -math.inf
+
+
+class Loss(nn.Module):
+    """The objective as a module, so that several processes see one forward pass per step."""
+
+    def __init__(self, network: nn.Module, objective: recipes.Objective) -> None:
+        super().__init__()
+        self.network, self.objective = network, objective
+
+    def forward(self, x_0: Tensor, y: Tensor, t: Tensor, z: Tensor, pretrain: bool) -> Tensor:
+        """Mean loss of the batch; `pretrain`: of StoRM's predictor alone."""
+        loss = self.objective.pretrain_loss if pretrain else self.objective.loss
+        return loss(x_0, y, t, z).mean()
 
 
 class Trainer:
     """One training run: objects from settings, `train()` to the end, state on disk."""
 
     def __init__(self, params: settings.Params, recipe: str, corpus: str, root: Path, processes: Processes):
-        self.train_settings = train = params.train[recipe]
+        self.processes, self.recipe, self.corpus = processes, recipe, corpus
         self.enhance_settings = params.enhance[recipe]
-        self.stft, self.recipe, self.corpus, self.processes = params.cache, recipe, corpus, processes
         self.folder = paths.model(root, f"{recipe}.{corpus}")
-        cache_folder = paths.cache(root, corpus)
-        self.source = CropSource(
-            cache_folder, "train", train.frames, train.factor, train.seed, expected=self.stft
-        )
+        cache_folder, mixtures = paths.cache(root, corpus), paths.mixtures(root, corpus)
+        self.train_settings = train = resolved(params.train[recipe], root, corpus)
+        self.stft = train.stft or params.cache
+        self.source = crop_source(train, params.cache, cache_folder, mixtures)
         if train.batch % processes.world:
             raise DiffseError(
                 f"train.{recipe}.batch is {train.batch}, which {processes.world} processes cannot share equally"
             )
-        mixtures = paths.mixtures(root, corpus)
         cache = read_json(cache_folder / "cache.json")
         if cache["rate"] != train.rate:
             raise DiffseError(
@@ -92,19 +104,24 @@ class Trainer:
                 f"train.{recipe}.frames is {train.frames}; this network needs a multiple of "
                 f"{self.state.network.frame_multiple}"
             )
-        self.wrapped = processes.wrap(self.state.network)
-        self.objective = recipes.build_objective(train, self.stft, self.wrapped)
-        self.process = recipes.build_process(train.process)
+        objective = recipes.build_objective(train, self.stft, self.state.network)
+        unused = train.predictor is not None and (
+            train.predictor.pretrain_steps > 0 or not train.predictor.fine_tune
+        )
+        self.loss = processes.wrap(Loss(self.state.network, objective), unused)
         self.log = TrainingLog(self.folder, train.steps, silent=processes.rank > 0)
         sampler = train.validation_sampler or self.enhance_settings.sampler
         self.validator = Validator(mixtures, train, self.stft, self.enhance_settings, sampler)
 
     def _initial_state(self) -> _State:
         torch.manual_seed(self.train_settings.seed)
-        network = recipes.build_network(self.train_settings.network).to(self.processes.device)
+        train = self.train_settings
+        network = recipes.build_network(train, self.stft).to(self.processes.device)
         trainable = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(trainable, lr=self.train_settings.lr, fused=True)
-        return _State(network, EMA(network, self.train_settings.ema_decay), optimizer)
+        optimizer = torch.optim.Adam(trainable, lr=train.lr, betas=train.betas, fused=True)
+        if train.power_ema is None:
+            return _State(network, EMA(network, train.ema_decay), optimizer)
+        return _State(network, PowerEMA(network, train.power_ema.stds), optimizer)
 
     # ------------------------------------------------------------------------------------------ the loop
 
@@ -132,13 +149,12 @@ class Trainer:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         device = self.processes.device
-        torch.manual_seed(
-            _sample_seed(train.seed, -1 - int(batch["k"][0]))
-        )  # dropout, the same after a restart
+        torch.manual_seed(sample_seed(train.seed, -1 - int(batch["k"][0])))  # dropout, the same after a restart
         x_0, y = batch["clean"].to(device), batch["noisy"].to(device)
         t, z = draw_times_and_noise(train, batch["k"], x_0.shape[1:])
+        pretrain = train.predictor is not None and state.step < train.predictor.pretrain_steps
         with self.processes.autocast(train.precision):
-            loss = self.objective.loss(x_0, y, t.to(device), z.to(device)).mean()
+            loss = self.loss(x_0, y, t.to(device), z.to(device), pretrain)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         limit = train.gradient_clip or math.inf
@@ -151,13 +167,41 @@ class Trainer:
                 "check these files or lower lr"
             )
         state.optimizer.step()
-        state.ema.update(state.network)
+        if hasattr(state.network, "normalise_weights_"):  # paper 001, section 2.2
+            state.network.normalise_weights_()
         state.step += 1
+        self._average()
         self.log.step(state.step, value, norm, rate)
+
+    def _average(self) -> None:
+        """Take the new weights into the averages."""
+        train, state = self.train_settings, self.state
+        if train.power_ema is None:
+            state.ema.update(state.network)
+        else:
+            state.ema.update(state.network, state.step * train.batch, train.batch)
+
+    def _averaged(self) -> nn.Module:
+        """A copy of the network with the weights that are to be used."""
+        train = self.train_settings
+        network = recipes.build_network(train, self.stft).to(self.processes.device)
+        if train.power_ema is None:
+            self.state.ema.copy_to(network)
+        elif train.power_ema.use == 0:
+            network.load_state_dict(self.state.network.state_dict())
+        else:
+            self.state.ema.copy_to(network, train.power_ema.use)
+        return network
 
     def _after_step(self) -> None:
         train, step = self.train_settings, self.state.step
         last = step == train.steps
+        if (
+            train.power_ema
+            and self.processes.rank == 0
+            and (step % train.power_ema.snapshot_every == 0 or last)
+        ):
+            posthoc.save_snapshot(self.folder / posthoc.FOLDER, self.state.ema, step * train.batch)
         if step % train.validate_every == 0 or last:
             self._validate()
         if step % train.checkpoint_every == 0 or last:
@@ -166,8 +210,7 @@ class Trainer:
     def _validate(self) -> None:
         if self.processes.rank > 0 or not self.validator.rows:
             return
-        network = recipes.build_network(self.train_settings.network).to(self.processes.device)
-        self.state.ema.copy_to(network)
+        network = self._averaged()
         scores = self.validator.score(network, self.processes.device)
         self.log.validation(self.state.step, scores)
         if scores[self.train_settings.monitor] > self.state.best:
@@ -185,12 +228,13 @@ class Trainer:
         if not last:
             _write_state(self.folder / STATE, self._state_dict())
             return
-        network = recipes.build_network(self.train_settings.network)
-        self.state.ema.copy_to(network)
+        network = self._averaged()
         scores = self.log.last_validation()
         if self.state.best == -math.inf:  # nothing to choose by: the last weights are the best known
             checkpoint.save(self.folder / "best", network, self._describe(scores))
         checkpoint.save(self.folder / "last", network, self._describe(scores))
+        if self.train_settings.power_ema:  # without any average, the other end of the sweep over lengths
+            checkpoint.save(self.folder / "raw", self.state.network, self._describe({}))
         (self.folder / STATE).unlink(missing_ok=True)
 
     def _state_dict(self) -> dict:
@@ -242,7 +286,7 @@ class Trainer:
             "data_version": self.data_version,
             "code_version": code_version(),
             "fingerprint": self.fingerprint,
-            "ema": {"decay": self.train_settings.ema_decay, "updates": self.state.ema.updates},
+            "ema": _ema_profile(self.train_settings, self.state.step),
             "validation": scores,
         }
 
@@ -264,29 +308,11 @@ class Trainer:
 # ---------------------------------------------------------------------------------------- pure functions
 
 
-def learning_rate(train: settings.Train, step: int) -> float:
-    """Rate at `step` (from 0): linear warm-up, constant, linear fall to zero after `decay_from`."""
-    warm = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
-    start = train.decay_from * train.steps
-    fall = 1.0 if step < start else (train.steps - step) / max(train.steps - start, 1)
-    return train.lr * min(warm, fall)
-
-
-def draw_times_and_noise(train: settings.Train, indices: list[int], shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """t [B] on [t_min, 1] and complex noise z [B, *shape], E|z|^2 = 1, each from (seed, sample number)."""
-    times, noises = [], []
-    for k in indices:
-        generator = torch.Generator().manual_seed(_sample_seed(train.seed, int(k)))
-        chance, place = torch.rand(2, generator=generator)
-        uniform = train.times.t_min + (1 - train.times.t_min) * place
-        times.append(torch.ones(()) if chance < train.times.at_end else uniform)
-        noises.append(torch.randn(shape, dtype=torch.complex64, generator=generator))
-    return torch.stack(times), torch.stack(noises)
-
-
-def _sample_seed(seed: int, k: int) -> int:
-    digest = hashlib.sha256(f"training noise {seed} {k}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+def _ema_profile(train: settings.Train, step: int) -> dict:
+    """What the checkpoint says about its average."""
+    if train.power_ema is None:
+        return {"decay": train.ema_decay, "updates": step}
+    return {"std": train.power_ema.use, "seen": step * train.batch}
 
 
 def _fingerprint(train: settings.Train, stft: settings.Stft, data_version: str) -> str:

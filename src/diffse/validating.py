@@ -56,11 +56,8 @@ class Validator:
         return means
 
     def _system(self, network: nn.Module) -> recipes.System:
-        network.eval().requires_grad_(False)
         enhance = dataclasses.replace(self.enhance, sampler=self.sampler)
-        objective = recipes.build_objective(self.train, self.stft, network)
-        spectrogram = recipes.build_spectrogram(self.stft, self.train.factor)
-        return recipes.System(self.train, self.stft, enhance, spectrogram, objective, network, {})
+        return recipes.assemble(self.train, self.stft, enhance, network, {})
 
 
 def _value(value: object) -> float:

@@ -23,6 +23,8 @@ from diffse.settings import Stft
 from diffse.spectrogram import Spectrogram
 
 Normalise = Literal["noisy", "clean", "none"]
+PeakOf = Literal["crop", "utterance"]
+Short = Literal["zeros", "repeat"]
 
 SILENCE = 1e-5  # a crop whose peak is below (-100 dB) is not scaled up: that would only amplify rounding
 
@@ -57,9 +59,10 @@ class Order:
 class CropSource:
     """Crops from the STFT cache: one contiguous read and one scaling each.
 
-    frames: T >= 2; factor: beta of the compressed spectrogram; normalise: the signal whose peak within the
-    crop becomes 1 (paper 000, section V-A). Shorter utterances stand in the middle of zeros. DiffseError
-    when the cache is missing or damaged, or was made with another transform than `expected`.
+    frames: T >= 2; factor: beta of the compressed spectrogram; normalise: the signal whose peak, within the
+    crop (paper 000, section V-A) or the utterance, becomes 1. Shorter utterances stand in the middle of zeros,
+    or are repeated. DiffseError when the cache is missing or damaged, or was made with another transform than
+    `expected`.
     """
 
     def __init__(
@@ -71,11 +74,14 @@ class CropSource:
         seed: int,
         normalise: Normalise = "noisy",
         expected: Stft | None = None,
+        peak_of: PeakOf = "crop",
+        short: Short = "zeros",
     ):
         self.cache = CacheReader(cache_folder, split)
         if expected is not None:
             self.cache.expect(expected)
         self.frames, self.factor, self.normalise = _at_least_two(frames), factor, normalise
+        self.peak_of, self.short = peak_of, short
         self.ids, self.order = self.cache.ids, Order(len(self.cache), seed)
 
     def __len__(self) -> int:
@@ -90,7 +96,7 @@ class CropSource:
         stored = self.cache.read(item, start, length)
         scaled = np.multiply(stored, np.float32(self._scale(item, start, length)), dtype=np.float32)
         X = scaled.view(np.complex64)[..., 0].transpose(1, 2, 0)
-        clean, noisy = _centre(X, self.frames)
+        clean, noisy = _filled(X, self.frames, self.short)
         return torch.from_numpy(clean), torch.from_numpy(noisy)
 
     def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> dict[str, Any]:
@@ -101,7 +107,10 @@ class CropSource:
         if self.normalise == "none":
             return self.factor
         signal = 1 if self.normalise == "noisy" else 0
-        hops = peak_hops(length, int(self.cache.n_frames[item]))
+        available = int(self.cache.n_frames[item])
+        if self.peak_of == "utterance":
+            start, length = 0, available
+        hops = peak_hops(length, available)
         return self.factor * gain(self.cache.peak(item, start, hops, signal)) ** self.cache.stft.exponent
 
 
@@ -119,13 +128,15 @@ class WaveSource:
         frames: int,
         seed: int,
         normalise: Normalise = "noisy",
+        peak_of: PeakOf = "crop",
+        short: Short = "zeros",
     ):
         rows = manifest.read(mixtures_folder)
         rows = rows[rows["split"] == split]
         if rows.empty:
             raise DiffseError(f"{mixtures_folder}: no utterances in the {split} split")
         self.folder, self.spectrogram, self.normalise = Path(mixtures_folder), spectrogram, normalise
-        self.frames = _at_least_two(frames)
+        self.frames, self.peak_of, self.short = _at_least_two(frames), peak_of, short
         self.ids, self.order = rows["id"].tolist(), Order(len(rows), seed)
         self._shard, self._position = rows["shard"].tolist(), rows["position"].to_numpy()
         self._n_samples = rows["n_samples"].to_numpy()
@@ -140,7 +151,7 @@ class WaveSource:
         length = min(available, self.frames)
         start = self.order.start(k, available - length + 1)
         X = self._analyse(item, start, length, peak_hops(length, available))
-        clean, noisy = _centre(X, self.frames)
+        clean, noisy = _filled(X, self.frames, self.short)
         return torch.from_numpy(clean), torch.from_numpy(noisy)
 
     def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> dict[str, Any]:
@@ -149,14 +160,20 @@ class WaveSource:
 
     def _analyse(self, item: int, start: int, length: int, hops: int) -> np.ndarray:
         """Frames start ... start + length - 1 of an utterance: [2, F, length]."""
-        hop = self.spectrogram.hop
-        first, last, before = self.spectrogram.span(int(self._n_samples[item]), start, length)
-        pair = shards.read_item(self.folder, self._shard[item], int(self._position[item]) + first, last - first)
+        hop, n_samples = self.spectrogram.hop, int(self._n_samples[item])
+        first, last, before = self.spectrogram.span(n_samples, start, length)
+        pair = self._read(item, first, last)
         if self.normalise != "none":
-            signal = pair[1 if self.normalise == "noisy" else 0]
-            peak = np.abs(signal[before * hop : (before + hops) * hop]).max(initial=0.0)
+            measured = pair[:, before * hop : (before + hops) * hop]
+            if self.peak_of == "utterance":
+                measured = self._read(item, 0, n_samples)
+            peak = np.abs(measured[1 if self.normalise == "noisy" else 0]).max(initial=0.0)
             pair = pair * np.float32(gain(float(peak)))
         return self.spectrogram.analyse(torch.from_numpy(pair))[..., before : before + length].numpy()
+
+    def _read(self, item: int, first: int, last: int) -> np.ndarray:
+        position = int(self._position[item]) + first
+        return shards.read_item(self.folder, self._shard[item], position, last - first)
 
 
 def peak_hops(length: int, available: int) -> int:
@@ -172,11 +189,13 @@ def gain(peak: float) -> float:
     return 1 / peak if peak > SILENCE else 1.0
 
 
-def _centre(X: np.ndarray, frames: int) -> np.ndarray:
-    """[2, F, length] -> contiguous [2, F, frames], with zeros on both sides of a shorter crop."""
+def _filled(X: np.ndarray, frames: int, short: Short) -> np.ndarray:
+    """[2, F, length] -> contiguous [2, F, frames]: a shorter crop between zeros, or repeated."""
     length = X.shape[-1]
     if length == frames:
         return np.ascontiguousarray(X)
+    if short == "repeat":
+        return np.take(X, np.arange(frames) % length, axis=-1)
     left = (frames - length) // 2
     padded = np.zeros((*X.shape[:-1], frames), X.dtype)
     padded[..., left : left + length] = X

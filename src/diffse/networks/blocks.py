@@ -74,7 +74,10 @@ class FourierEmbedding(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """BigGAN++ residual block; `resample` is None, fir_up or fir_down, applied to both branches."""
+    """BigGAN++ residual block; `resample` is None, fir_up or fir_down, applied to both branches.
+
+    `embedding` is the width of the time embedding; 0 leaves the block without one.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, embedding: int, dropout: float, resample=None
@@ -82,7 +85,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.norm_0 = group_norm(in_channels)
         self.conv_0 = conv(in_channels, out_channels)
-        self.dense = linear(embedding, out_channels)
+        self.dense = linear(embedding, out_channels) if embedding else None
         self.norm_1 = group_norm(out_channels)
         self.conv_1 = conv(out_channels, out_channels, scale=0.0)
         needs_shortcut = in_channels != out_channels or resample is not None
@@ -90,10 +93,11 @@ class ResBlock(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.resample = resample or (lambda x: x)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x [B, C, F, T], embedding [B, E] (already through SiLU) -> [B, C_out, F', T']."""
-        h = self.resample(nnf.silu(self.norm_0(x)))
-        h = self.conv_0(h) + self.dense(embedding)[:, :, None, None]
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """x [B, C, F, T], embedding [B, E] (already through SiLU) or None -> [B, C_out, F', T']."""
+        h = self.conv_0(self.resample(nnf.silu(self.norm_0(x))))
+        if self.dense is not None:
+            h = h + self.dense(embedding)[:, :, None, None]
         h = self.conv_1(self.dropout(nnf.silu(self.norm_1(h))))
         return (self.shortcut(self.resample(x)) + h) * math.sqrt(0.5)
 

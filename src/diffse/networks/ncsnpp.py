@@ -4,6 +4,8 @@ The published network is `NCSNpp()`. Modules are registered in the published ord
 taken over by position (`published_names`).
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from diffse.networks.blocks import (
     group_norm,
     linear,
 )
+from diffse.networks.folding import fold, unfold
 
 
 class Embedding(nn.Module):
@@ -86,8 +89,54 @@ class DecoderLevel(nn.Module):
         return (h if self.up is None else self.up(h, e)), pyramid
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What the levels of one network share."""
+
+    channels: list[int]  # of every level
+    attention: list[bool]  # whether a level has it
+    blocks: int  # residual blocks per level of the encoder; the decoder has one more
+    embedding: int  # width of the time embedding; 0: none
+    dropout: float
+    pyramid: int  # channels of the pyramids; 0: none
+
+
+def _encoder(plan: _Plan, nf: int) -> tuple[nn.ModuleList, list[int]]:
+    """The encoder's levels and the channels of every skip connection."""
+    levels, widths = nn.ModuleList(), [nf]
+    for level, c in enumerate(plan.channels):
+        down = level + 1 < len(plan.channels)
+        args = (plan.attention[level], plan.embedding, plan.dropout, down, plan.pyramid)
+        levels.append(EncoderLevel(widths[-1], c, plan.blocks, *args))
+        widths += [c] * (plan.blocks + down)
+    return levels, widths
+
+
+def _bottleneck(plan: _Plan, attention: bool) -> nn.ModuleList:
+    c = plan.channels[-1]
+    blocks = nn.ModuleList(ResBlock(c, c, plan.embedding, plan.dropout) for _ in range(2))
+    if attention:
+        blocks.insert(1, Attention(c))
+    return blocks
+
+
+def _decoder(plan: _Plan, widths: list[int]) -> nn.ModuleList:
+    """The decoder's levels, which take the skip connections of these widths from the last on."""
+    levels, widths, c = nn.ModuleList(), list(widths), plan.channels[-1]
+    for level in reversed(range(len(plan.channels))):
+        c_ins = []
+        for _ in range(plan.blocks + 1):
+            c_ins.append(c + widths.pop())
+            c = plan.channels[level]
+        args = (plan.attention[level], plan.embedding, plan.dropout, level > 0, plan.pyramid)
+        levels.append(DecoderLevel(c_ins, c, *args))
+    return levels
+
+
 class NCSNpp(nn.Module):
     """U-Net with residual FIR resampling, attention, and input and output pyramids.
+
+    NCSN++M (paper 002, section IV-B) is ch_mult (1, 2, 2, 2), num_res_blocks 1, attn_resolutions ().
 
     Args:
         inputs: complex spectrograms that go in: the state and its conditions.
@@ -95,6 +144,8 @@ class NCSNpp(nn.Module):
         attn_resolutions: frequency bins of the levels with attention (after the stem).
         stem: neighbouring frequency bins folded into channels; 1 is the published network.
         output_scaling: divide by t before or after the last 1x1 convolution, or not at all.
+        conditional: False leaves out everything that depends on t (predictive systems).
+        centered: False maps every input channel v to 2 v - 1, as StoRM's published code does.
     """
 
     def __init__(
@@ -112,47 +163,40 @@ class NCSNpp(nn.Module):
         dropout: float = 0.0,
         fourier_scale: float = 16.0,
         zero_output: bool = False,
+        conditional: bool = True,
+        centered: bool = True,
     ) -> None:
         super().__init__()
+        if not conditional and output_scaling != "none":
+            raise ValueError(f"NCSNpp without t cannot divide by it: output_scaling is {output_scaling!r}")
         self.freq_bins, self.stem, self.output_scaling = freq_bins, stem, output_scaling
+        self.conditional, self.centered = conditional, centered
         self.frame_multiple = 2 ** (len(ch_mult) - 1)
-        c_input = 2 * inputs * stem
-        last = len(ch_mult) - 1
+        c, e = 2 * inputs * stem, 4 * nf if conditional else 0
+        attention = [freq_bins // stem >> level in attn_resolutions for level in range(len(ch_mult))]
         channels = [nf * m for m in ch_mult]
-        attention = [freq_bins // stem >> level in attn_resolutions for level in range(last + 1)]
-        self.output_layer = nn.Conv2d(c_input, 2 * stem, 1)
+        plan = _Plan(channels, attention, num_res_blocks, e, dropout, c if pyramid else 0)
+        self.output_layer = nn.Conv2d(c, 2 * stem, 1)
         if zero_output:
             nn.init.zeros_(self.output_layer.bias)
-        self.embedding = Embedding(nf, fourier_scale)
-        self.input_layer = conv(c_input, nf)
-        e, p = 4 * nf, c_input if pyramid else 0
-        self.encoder = nn.ModuleList()
-        widths = [nf]  # channels of every skip connection
-        for level, c in enumerate(channels):
-            args = (c, num_res_blocks, attention[level], e, dropout, level < last, p)
-            self.encoder.append(EncoderLevel(widths[-1], *args))
-            widths += [c] * (num_res_blocks + (level < last))
-        c = channels[-1]
-        self.bottleneck = nn.ModuleList([ResBlock(c, c, e, dropout), ResBlock(c, c, e, dropout)])
-        if bottleneck_attention:
-            self.bottleneck.insert(1, Attention(c))
-        self.decoder = nn.ModuleList()
-        for level in reversed(range(last + 1)):
-            c_ins = []
-            for _ in range(num_res_blocks + 1):
-                c_ins.append(c + widths.pop())
-                c = channels[level]
-            self.decoder.append(DecoderLevel(c_ins, c, attention[level], e, dropout, level > 0, p))
-        self.final = None if pyramid else nn.Sequential(group_norm(c), nn.SiLU(), conv(c, c_input, scale=0.0))
+        self.embedding = Embedding(nf, fourier_scale) if conditional else None
+        self.input_layer = conv(c, nf)
+        self.encoder, widths = _encoder(plan, nf)
+        self.bottleneck = _bottleneck(plan, bottleneck_attention)
+        self.decoder = _decoder(plan, widths)
+        self.final = None if pyramid else _last_layers(channels[0], c)
 
     def forward(self, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
         """x [B, 1, F, T] and y [B, inputs - 1, F, T] complex, t [B] -> complex [B, 1, F, T].
 
-        F must be `freq_bins` and T a multiple of `frame_multiple` (ValueError otherwise).
+        F must be `freq_bins` and T a multiple of `frame_multiple` (ValueError otherwise). A network that is
+        not `conditional` ignores t.
         """
         self._check(x)
-        e = self.embedding(t)
-        pyramid = self._fold(torch.cat([x, y], 1))
+        e = None if self.embedding is None else self.embedding(t)
+        pyramid = fold(torch.cat([x, y], 1), self.stem)
+        if not self.centered:
+            pyramid = 2 * pyramid - 1
         h = self.input_layer(pyramid)
         skips = [h]
         for level in self.encoder:
@@ -163,7 +207,7 @@ class NCSNpp(nn.Module):
         out = None
         for level in self.decoder:
             h, out = level(h, out, skips, e)
-        return self._unfold(self._output(h if out is None else out, t))
+        return unfold(self._output(h if out is None else out, t), self.stem)
 
     def _check(self, x: Tensor) -> None:
         if x.shape[-2] != self.freq_bins or x.shape[-1] % self.frame_multiple:
@@ -180,21 +224,10 @@ class NCSNpp(nn.Module):
         h = self.output_layer(h)
         return h / t[:, None, None, None] if self.output_scaling == "after" else h
 
-    def _fold(self, z: Tensor) -> Tensor:
-        """Complex [B, n, F, T] -> real [B, 2 n stem, F / stem, T], real part before imaginary part."""
-        parts = torch.stack([z.real, z.imag], 2).flatten(1, 2)
-        if self.stem == 1:
-            return parts
-        b, c, f, frames = parts.shape
-        folded = parts.reshape(b, c, f // self.stem, self.stem, frames).transpose(2, 3)
-        return folded.reshape(b, c * self.stem, f // self.stem, frames)
 
-    def _unfold(self, h: Tensor) -> Tensor:
-        """Real [B, 2 stem, F / stem, T] -> complex [B, 1, F, T]."""
-        if self.stem > 1:
-            b, _, f, frames = h.shape
-            h = h.reshape(b, 2, self.stem, f, frames).transpose(2, 3).reshape(b, 2, f * self.stem, frames)
-        return torch.complex(h[:, 0:1].float(), h[:, 1:2].float())
+def _last_layers(c_in: int, c_out: int) -> nn.Sequential:
+    """What stands in for the output pyramid."""
+    return nn.Sequential(group_norm(c_in), nn.SiLU(), conv(c_in, c_out, scale=0.0))
 
 
 _PUBLISHED_PARTS = {
@@ -206,7 +239,9 @@ _PUBLISHED_PARTS = {
 def published_names(network: NCSNpp) -> dict[str, str]:
     """Own parameter name -> name in the published state dict, for importers and golden tests."""
     names: dict[str, str] = {}
-    units: list[str] = []  # own prefixes of the published `all_modules`, in their order
+    # Own prefixes of the published `all_modules`, in their order. The Fourier features keep their place there
+    # even in a network that does not use them.
+    units: list[str] = ["embedding.fourier"]
     for name, _ in network.named_parameters():
         if name.startswith("output_layer"):
             names[name] = name
@@ -216,6 +251,21 @@ def published_names(network: NCSNpp) -> dict[str, str]:
             units.append(unit)
         names[name] = f"all_modules.{units.index(unit)}.{rest}"
     return names
+
+
+def published_unused(network: NCSNpp) -> list[str]:
+    """Names in the published state dict of a network that is not `conditional` and that uses none of them.
+
+    They are the Fourier frequencies and the time projection of every residual block.
+    """
+    if network.conditional:
+        return []
+    projections = [
+        published.replace("Conv_0", "Dense_0")
+        for own, published in published_names(network).items()
+        if own.endswith(("conv_0.weight", "conv_0.bias"))
+    ]
+    return ["all_modules.0.W", *projections]
 
 
 def _split_unit(network: NCSNpp, name: str) -> tuple[str, str]:

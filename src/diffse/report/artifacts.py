@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffse import paths, storage
 from diffse.data import manifest
 from diffse.errors import DiffseError
+from diffse.report import trials
 from diffse.settings import Params
 
 if TYPE_CHECKING:
@@ -94,13 +95,20 @@ class Project:
     """All that a report is made of, in the order of the settings."""
 
     corpora: tuple[str, ...]
-    systems: tuple[str, ...]  # trained ones, without the unprocessed input
+    systems: tuple[str, ...]  # trained ones, then external ones, without the unprocessed input
+    externals: tuple[str, ...]
     scores: dict[tuple[str, str], Scores]  # (system, corpus)
     models: dict[str, Model]
     mixtures: dict[str, Mixtures]
     enhanced: dict[tuple[str, str], Enhanced]
     gates: list[Gate]
+    trials: list[trials.Trials]  # sweeps and swaps
     missing: list[str] = field(default_factory=list)  # plain sentences
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Systems that have a model."""
+        return tuple(system for system in self.systems if system not in self.externals)
 
     def evaluated(self, corpus: str) -> list[Scores]:
         """Scores on a corpus, the unprocessed input first."""
@@ -110,7 +118,8 @@ class Project:
 
 def load(params: Params, root: Path) -> Project:
     """Read everything of the selected systems and corpora. DiffseError when no result at all is there."""
-    systems = tuple(f"{recipe}.{corpus}" for corpus in params.train_corpora for recipe in params.recipes)
+    trained = tuple(f"{recipe}.{corpus}" for corpus in params.train_corpora for recipe in params.recipes)
+    systems = (*trained, *params.externals)
     pairs = [(system, corpus) for corpus in params.corpora for system in (paths.UNPROCESSED, *systems)]
     found = {pair: read_scores(root, *pair) for pair in pairs}
     scores = {pair: value for pair, value in found.items() if value is not None}
@@ -118,16 +127,19 @@ def load(params: Params, root: Path) -> Project:
         raise DiffseError(
             f"{root / 'results'}: no results of the selected systems and corpora; run 'dvc repro' first"
         )
+    compared, not_run = trials.load(params, root)
     project = Project(
         corpora=params.corpora,
         systems=systems,
+        externals=params.externals,
         scores=scores,
-        models={system: read_model(root, system) for system in systems},
+        models={system: read_model(root, system) for system in trained},
         mixtures={corpus: read_mixtures(root, corpus) for corpus in params.corpora},
         enhanced={pair: read_enhanced(root, *pair) for pair in pairs if pair[0] != paths.UNPROCESSED},
-        gates=[read_gate(root, *names) for names in _expected_gates(params, systems)],
+        gates=[read_gate(root, *names) for names in _expected_gates(params, trained)],
+        trials=compared,
     )
-    project.missing.extend(_what_is_missing(project))
+    project.missing.extend([*_what_is_missing(project), *not_run])
     return project
 
 
@@ -235,13 +247,14 @@ def read_enhanced(root: Path, system: str, corpus: str) -> Enhanced:
     return Enhanced(folder, manifest.read(folder, manifest.ENHANCED_COLUMNS).set_index("id"), facts)
 
 
-def _expected_gates(params: Params, systems: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _expected_gates(params: Params, trained: tuple[str, ...]) -> list[tuple[str, ...]]:
     """(artifact, names...) of every gate between two steps of the selected systems and corpora."""
+    systems = (*trained, *params.externals)
     evaluated = (paths.UNPROCESSED, *systems)
     return [
         *(("mixtures", corpus) for corpus in params.corpora),
         *(("cache", corpus) for corpus in params.train_corpora),
-        *(("checkpoint", system) for system in systems),
+        *(("checkpoint", system) for system in trained),
         *(("enhanced", system, corpus) for corpus in params.corpora for system in systems),
         *(("metrics", system, corpus) for corpus in params.corpora for system in evaluated),
     ]

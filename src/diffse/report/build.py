@@ -25,7 +25,7 @@ def run(params: Params, root: Path) -> dict[str, Any]:
     folder = paths.report(root)
     html = page.render(title, project, tables, params)
     _write(folder / summary.FILE, summary.csv_text(tables))
-    _write(folder / "summary.md", summary.markdown(title, tables, params.evaluate.confidence))
+    _write(folder / "summary.md", summary.markdown(title, tables, params.evaluate.confidence, project.trials))
     _write(folder / "index.html", html)
     return {
         "page": str(folder / "index.html"),

@@ -13,8 +13,42 @@ def paper(model: Model) -> str:
     return str(train.get("paper") or "") if isinstance(train, dict) else ""
 
 
-def system_facts(model: Model, project: Project) -> dict[str, str]:
+def origin(system: str, project: Project) -> str:
+    """What a system is, in a few words: its paper row, and whether it is somebody else's; "" for the input."""
+    if system in project.externals:
+        return f"external: {text}" if (text := _external(system, project).get("paper")) else "external"
+    return paper(project.models[system]) if system in project.models else ""
+
+
+def _external(system: str, project: Project) -> dict[str, Any]:
+    """enhanced.json of the first corpus that an external system enhanced."""
+    runs = (project.enhanced[system, corpus].facts for corpus in project.corpora)
+    return next((facts for facts in runs if facts), {})
+
+
+def system_facts(system: str, project: Project) -> dict[str, str]:
     """What the checkpoint and the enhanced audio say about a system, as text."""
+    if system in project.externals:
+        return _external_facts(system, project)
+    return _model_facts(project.models[system], project)
+
+
+def _external_facts(system: str, project: Project) -> dict[str, str]:
+    import yaml
+
+    facts = _external(system, project)
+    options = facts.get("settings") or {}
+    how = "program" if options.get("command") else "files"
+    return dict.fromkeys(("trained_on", "step", "data", "weights", "code"), "–") | {
+        "system": system,
+        "paper": str(facts.get("paper") or "–"),
+        "parameters": f"{facts['parameters']:,}" if facts.get("parameters") else "–",
+        "sampler": f"external: {how}" if facts else "external",
+        "settings": yaml.safe_dump(options, sort_keys=False, allow_unicode=True) if options else "",
+    }
+
+
+def _model_facts(model: Model, project: Project) -> dict[str, str]:
     import yaml
 
     checkpoint = model.checkpoint or {}

@@ -48,6 +48,7 @@ class Series:
     index: int  # of the system
     line: str = ""
     faint: str = ""
+    bars: str = ""  # intervals
     points: tuple[Point, ...] = ()
 
     @property
@@ -208,6 +209,83 @@ def validation_chart(label: str, unit: str, curves: dict[str, Curve]) -> Chart |
         series=tuple(series),
         legend=True,
     )
+
+
+# ------------------------------------------------------------------------------------------- intervals
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean at `x`, its interval (None: none), and the text that shows when the pointer rests on it."""
+
+    x: float
+    mean: float
+    low: float | None
+    high: float | None
+    title: str
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Interval, or the mean twice."""
+        return (self.mean, self.mean) if self.low is None or self.high is None else (self.low, self.high)
+
+
+_CAP = 3  # pixels to either side of the end of an interval
+_TICK_ROOM = 24  # pixels between the texts of an axis
+
+
+def interval_chart(
+    title: str,
+    description: str,
+    labels: tuple[str, str],
+    curve: tuple[str, list[Measured]],
+    level: float | None,
+    log: bool,
+) -> Chart | None:
+    """Means with intervals over x (log10 scale if `log`), with a dashed line at `level`; None without a mean.
+
+    labels: of the x and y axes. curve: (name, points in order of x).
+    """
+    name, points = curve
+    if not points:
+        return None
+    places = [point.x for point in points]
+    x = Scale(*(_log_range(places) if log else _range(places)), LEFT, RIGHT, log)
+    heights = [end for point in points for end in point.span] + ([] if level is None else [level])
+    y = Scale(*_range(heights), BOTTOM, TOP)
+    bars = "".join(_bar(x(point.x), *map(y, point.span)) for point in points if point.low is not None)
+    marks = tuple(Point(x(point.x), y(point.mean), point.title) for point in points)
+    line = _path(x, y, places, [point.mean for point in points])
+    return Chart(
+        title=title,
+        description=description,
+        x_label=labels[0],
+        y_label=labels[1],
+        x_ticks=_ticks_at(x, places),
+        y_ticks=y.ticks(),
+        series=(Series(name, 0, line, bars=bars, points=marks),),
+        guide="" if level is None else f"M{LEFT} {y(level):g}H{RIGHT}",
+        legend=True,
+    )
+
+
+def _log_range(values: Sequence[float]) -> tuple[float, float]:
+    room = max(1.15, (max(values) / min(values)) ** 0.05)
+    return min(values) / room, max(values) * room
+
+
+def _bar(x: float, low: float, high: float) -> str:
+    caps = "".join(f"M{x - _CAP:g} {end:g}H{x + _CAP:g}" for end in (low, high))
+    return f"M{x:g} {low:g}V{high:g}{caps}"
+
+
+def _ticks_at(scale: Scale, values: Sequence[float]) -> tuple[Tick, ...]:
+    """Marks at the values themselves, as far as their texts have room."""
+    ticks: list[Tick] = []
+    for value in values:
+        if not ticks or scale(value) - ticks[-1].at >= _TICK_ROOM:
+            ticks.append(Tick(scale(value), _plain(value)))
+    return tuple(ticks)
 
 
 # --------------------------------------------------------------------------------------------- scatter

@@ -3,22 +3,17 @@
 import base64
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 import diffse
 from diffse import paths, settings
-from diffse.report import facts, figures, listening
+from diffse.report import facts, figures, listening, sweeps, templates
 from diffse.report.artifacts import Project
 from diffse.report.compare import HEAD, MAIN, Compared, metric, number, ordered, signed
 from diffse.report.summary import label
 
-if TYPE_CHECKING:
-    import markupsafe
-
-HERE = Path(__file__).parent
 MAX_ROWS = 500  # of a per-file table
 MAX_CLOUD = 500  # files of one system in a scatter figure
 
@@ -66,46 +61,34 @@ class FileCell:
 
 def render(title: str, project: Project, tables: dict[str, list[Compared]], params: settings.Params) -> str:
     """The page as HTML text. tables: corpus -> compared rows."""
-    import jinja2
     import markupsafe
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    style, script = templates.style(), (templates.HERE / "page.js").read_text("utf-8")
+    return (
+        templates.environment()
+        .get_template("page.j2")
+        .render(
+            title=title,
+            style=style,
+            script=markupsafe.Markup(script),
+            style_hash=_csp_hash(style),
+            script_hash=_csp_hash(script),
+            version=diffse.__version__,
+            confidence=f"{params.evaluate.confidence * 100:g} %",
+            project=project,
+            views=_corpus_views(project, tables, params.report),
+            sweeps=_trial_views(project, "sweep"),
+            swaps=_trial_views(project, "swap"),
+            training=_training_charts(project),
+            validation=_validation_charts(project),
+            systems=[facts.system_facts(system, project) for system in project.systems],
+            corpora=[facts.corpus_facts(project, corpus) for corpus in project.corpora],
+            metrics=facts.metric_facts(project),
+            range_db=f"{listening.RANGE_DB:g}",
+            colour_bar=listening.colour_bar(),
+            box=figures,
+        )
     )
-    environment.filters["breakable"] = _breakable
-    style, script = (HERE / "page.css").read_text("utf-8"), (HERE / "page.js").read_text("utf-8")
-    return environment.get_template("page.j2").render(
-        title=title,
-        style=markupsafe.Markup(style),
-        script=markupsafe.Markup(script),
-        style_hash=_csp_hash(style),
-        script_hash=_csp_hash(script),
-        version=diffse.__version__,
-        confidence=f"{params.evaluate.confidence * 100:g} %",
-        project=project,
-        views=_corpus_views(project, tables, params.report),
-        training=_training_charts(project),
-        validation=_validation_charts(project),
-        systems=[facts.system_facts(project.models[system], project) for system in project.systems],
-        corpora=[facts.corpus_facts(project, corpus) for corpus in project.corpora],
-        metrics=facts.metric_facts(project),
-        range_db=f"{listening.RANGE_DB:g}",
-        colour_bar=listening.colour_bar(),
-        box=figures,
-    )
-
-
-def _breakable(text: str) -> "markupsafe.Markup":
-    """A name that may be broken behind its separators, so that it does not widen a column."""
-    import markupsafe
-
-    for separator in "_./":
-        text = text.replace(separator, f"{separator}\u200b")
-    return markupsafe.escape(text).replace("\u200b", markupsafe.Markup("<wbr>"))
 
 
 def _csp_hash(text: str) -> str:
@@ -147,8 +130,7 @@ def _score_table(project: Project, rows: list[Compared], names: tuple[str, ...],
         cells = [_score_cell(row, name) for name in names]
         if costs:
             cells += _cost_cells(row)
-        model = project.models.get(row.scores.system)
-        lines.append((label(row.scores.system), facts.paper(model) if model else "", tuple(cells)))
+        lines.append((label(row.scores.system), facts.origin(row.scores.system, project), tuple(cells)))
     return Table(tuple(headings), tuple(lines))
 
 
@@ -244,12 +226,30 @@ def _file_cell(row: Compared, name: str, item: str) -> FileCell:
     return FileCell("–", "", str(table.at[item, reason]) if reason in table else "missing")
 
 
+# ------------------------------------------------------------------------------------ sweeps and swaps
+
+
+def _trial_views(project: Project, kind: str) -> list[dict]:
+    return [
+        {
+            "name": trials.name,
+            "title": sweeps.title(trials),
+            "sentences": sweeps.sentences(trials),
+            "charts": sweeps.charts(trials),
+            "headings": sweeps.headings(trials),
+            "rows": sweeps.rows(trials),
+        }
+        for trials in project.trials
+        if trials.kind == kind
+    ]
+
+
 # -------------------------------------------------------------------------------------------- training
 
 
 def _training_charts(project: Project) -> list[figures.Chart]:
     charts = []
-    for index, system in enumerate(project.systems):
+    for index, system in enumerate(project.trained):
         history = project.models[system].history
         if {"step", "loss"} <= set(history.columns):
             steps, losses = history["step"].to_numpy(), history["loss"].to_numpy()
@@ -261,7 +261,7 @@ def _validation_charts(project: Project) -> list[figures.Chart]:
     charts = []
     for name in HEAD:
         curves = {}
-        for index, system in enumerate(project.systems):
+        for index, system in enumerate(project.trained):
             table = project.models[system].validation
             if {"step", name} <= set(table.columns):
                 curves[system] = (index, table["step"].to_numpy(), table[name].to_numpy())

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from diffse import paths
 from diffse.errors import DiffseError
+from diffse.report import sweeps
 from diffse.report.compare import HEAD, MAIN, Compared, Difference, metric, number, signed
+from diffse.report.trials import Trials
 
 FILE = "summary.csv"
 COLUMNS = (
@@ -112,8 +114,10 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
 # ------------------------------------------------------------------------------------------- markdown
 
 
-def markdown(title: str, tables: dict[str, list[Compared]], confidence: float) -> str:
-    """The main table of each corpus with intervals and differences, and the sentences on each system."""
+def markdown(
+    title: str, tables: dict[str, list[Compared]], confidence: float, compared: list[Trials] | None = None
+) -> str:
+    """The main table of each corpus, the sentences on each system, and the tables of sweeps and swaps."""
     parts = [f"# {_escape(title)}", ""]
     for corpus, rows in tables.items():
         parts += [f"## {_escape(corpus)}", ""]
@@ -128,7 +132,20 @@ def markdown(title: str, tables: dict[str, list[Compared]], confidence: float) -
         f"Mean, {confidence * 100:g} % interval over files in brackets, then the mean difference to the "
         "unprocessed input with its interval."
     )
+    for trials in compared or []:
+        parts += ["", *_markdown_trials(trials)]
     return "\n".join(parts) + "\n"
+
+
+def _markdown_trials(trials: Trials) -> list[str]:
+    """A sweep or swap: heading, sentences and table."""
+    heads = ["row", *sweeps.headings(trials)]
+    lines = [f"## {_escape(sweeps.title(trials))}", "", _escape(" ".join(sweeps.sentences(trials))), ""]
+    lines += [_line(heads), _line(["---"] * len(heads))]
+    for name, cells in sweeps.rows(trials):
+        texts = [f"{mean} [{interval}]" if interval else mean for mean, interval, _ in cells]
+        lines.append(_line([_escape(text) for text in (name, *texts)]))
+    return lines
 
 
 def _markdown_row(row: Compared, names: list[str]) -> str:

@@ -1,4 +1,7 @@
-"""Gate of enhanced audio: enhanced/<system>/<corpus>, against the mixtures and the checkpoint."""
+"""Gate of enhanced audio: enhanced/<system>/<corpus>, against the mixtures and what made it.
+
+A trained system is made of its checkpoint, an external one of its settings and of the files it gave.
+"""
 
 import math
 from functools import partial
@@ -12,6 +15,7 @@ from diffse.audio import AudioError
 from diffse.data import manifest, shards
 from diffse.data.parallel import Workers
 from diffse.settings import EnhancedRules, Params
+from diffse.settings_reader import to_plain
 from diffse.validation.rules import Rule, Subject, Table
 
 if TYPE_CHECKING:
@@ -41,13 +45,11 @@ def subject(params: Params, names: tuple[str, ...], root: Path) -> Subject:
     joined["id"] = joined["id"].fillna(joined["mixture"])
     described = _description_facts(params, system, corpus, root)
     tables = {"utterances": _utterance_table(joined, folder), "description": pandas.DataFrame([described])}
-    inputs = [
-        folder / manifest.FILE,
-        folder / _DESCRIPTION,
-        source / manifest.FILE,
-        _weights(params, system, root),
-    ]
-    return Subject(tables, _rules(params.check.enhanced), inputs)
+    inputs = [folder / manifest.FILE, folder / _DESCRIPTION, source / manifest.FILE]
+    external = system in params.external
+    if not external:
+        inputs.append(_weights(params, system, root))
+    return Subject(tables, _rules(params.check.enhanced, external), inputs)
 
 
 def _weights(params: Params, system: str, root: Path) -> Path:
@@ -62,15 +64,17 @@ def _weights(params: Params, system: str, root: Path) -> Path:
 
 def _description_facts(params: Params, system: str, corpus: str, root: Path) -> dict[str, Any]:
     stated = storage.read_json(paths.enhanced(root, system, corpus) / _DESCRIPTION)
-    weights = _weights(params, system, root)
-    present = storage.sha256_file(weights) if weights.is_file() else "missing"
     mixtures = storage.sha256_file(paths.mixtures(root, corpus) / manifest.FILE)
-    return {
+    facts = {
         "id": _DESCRIPTION,
         "names_match": (stated.get("system"), stated.get("corpus")) == (system, corpus),
         "from_these_mixtures": stated.get("mixtures_sha256") == mixtures,
-        "from_these_weights": stated.get("checkpoint_sha256") == present,
     }
+    if system in params.external:
+        return facts | {"from_these_settings": stated.get("settings") == to_plain(params.external[system])}
+    weights = _weights(params, system, root)
+    present = storage.sha256_file(weights) if weights.is_file() else "missing"
+    return facts | {"from_these_weights": stated.get("checkpoint_sha256") == present}
 
 
 def _utterance_table(frame: "pandas.DataFrame", folder: Path) -> "pandas.DataFrame":
@@ -118,8 +122,11 @@ def measure(row: dict[str, Any], folder: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------- rules
 
 
-def _rules(limits: EnhancedRules) -> list[Rule]:
+def _rules(limits: EnhancedRules, external: bool) -> list[Rule]:
     table, description = Table("utterances"), Table("description")
+    origin = description.true("made with the present checkpoint", "from_these_weights", AGAIN)
+    if external:
+        origin = description.true("made with the present settings", "from_these_settings", AGAIN)
     levels = "listen to these; the system fails on them, or change check.enhanced"
     # an utterance that is not there, or cannot be read, breaks the rule that says so, and no second one
     return [
@@ -140,5 +147,5 @@ def _rules(limits: EnhancedRules) -> list[Rule]:
         table.within("network evaluations", "evaluations", 1, None, AGAIN, missing=1.0),
         description.true("of this system and corpus", "names_match", AGAIN),
         description.true("made from the present mixtures", "from_these_mixtures", AGAIN),
-        description.true("made with the present checkpoint", "from_these_weights", AGAIN),
+        origin,
     ]

@@ -59,6 +59,8 @@ def _check_names(params: Params, artifact: str, names: tuple[str, ...]) -> None:
             f"the gate of {artifact} needs {' and '.join(wanted)}, but was given {len(names)} names"
         )
     for kind, name in zip(wanted, names, strict=True):
+        if kind == "system" and artifact in ("enhanced", "metrics") and name in params.external:
+            continue
         unprocessed = artifact == "metrics" and name == paths.UNPROCESSED
         corpus = name if kind == "corpus" else paths.UNPROCESSED if unprocessed else paths.split_system(name)[1]
         if corpus != paths.UNPROCESSED and corpus not in params.prepare:

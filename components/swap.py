@@ -1,0 +1,35 @@
+"""Kubeflow component of `diffse swap`."""
+
+from kfp import dsl
+
+from components import component
+
+
+@component
+def swap(
+    workspace: str,
+    name: str,
+    settings: str,
+    mixtures: str,
+    checkpoint: str,
+    predictor: str,
+    results: dsl.OutputPath(str),
+):
+    """Score a StoRM system with the predictor of another system.
+
+    Args:
+        workspace: project folder (with params.yaml) on a volume that all steps share.
+        name: name under `swaps` in params.yaml.
+        settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
+        mixtures: reference of the corpus's pairs, from their gate.
+        checkpoint: reference of the StoRM system, from its gate.
+        predictor: reference of the other system, from its gate.
+        results: reference of the scores.
+    """
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "diffse", "swap", name]
+    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
+    command += ["--needs", mixtures, "--needs", checkpoint, "--needs", predictor]
+    subprocess.run([*command, "--write-reference", results], check=True)

@@ -1,0 +1,28 @@
+"""Kubeflow component of `diffse sweep`."""
+
+from kfp import dsl
+
+from components import component
+
+
+@component
+def sweep(
+    workspace: str, name: str, settings: str, mixtures: str, checkpoint: str, results: dsl.OutputPath(str)
+):
+    """Score a system at several numbers of steps or lengths of its weights' average.
+
+    Args:
+        workspace: project folder (with params.yaml) on a volume that all steps share.
+        name: name under `sweeps` in params.yaml.
+        settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
+        mixtures: reference of the corpus's pairs, from their gate.
+        checkpoint: reference of the system, from its gate.
+        results: reference of the scores.
+    """
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "diffse", "sweep", name]
+    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
+    command += ["--needs", mixtures, "--needs", checkpoint]
+    subprocess.run([*command, "--write-reference", results], check=True)

@@ -1,0 +1,189 @@
+"""Which settings fit together. Every refusal is one DiffseError that says what does not fit, and why."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffse import settings_networks as networks
+from diffse import settings_systems as systems
+from diffse.errors import DiffseError
+
+if TYPE_CHECKING:
+    from diffse.settings import Params
+
+# Processes that an objective can serve, with the reason against the others.
+_PROCESSES_OF = {
+    systems.ScoreMatching: ((systems.OUVE,), "the score of the bridge is unbounded near t = 1"),
+    systems.Denoising: ((systems.OUVE,), "x_0 cannot be had from the bridge's mean near t = 1"),
+    systems.WeightedSupervised: ((systems.OUVE,), "the score of the bridge is unbounded near t = 1"),
+    systems.DataPrediction: ((systems.OUVE, systems.SBVE), "it estimates x_0 from a state of a process"),
+    systems.EDM2SE: ((systems.SBVE,), "its preconditioning is derived for the bridge"),
+    systems.Regression: ((systems.NoProcess,), "it maps the noisy input itself"),
+    systems.ELBO: ((systems.NoProcess,), "it models clean speech without a diffusion"),
+}
+_SAMPLERS_OF = {
+    systems.OUVE: (systems.PredictorCorrector, systems.ProbabilityFlowODE, systems.EM),
+    systems.SBVE: (systems.BridgeODE, systems.BridgeSDE),
+    systems.NoProcess: (systems.Direct, systems.VEM),
+}
+# Networks that predict without a state and a time, whatever their settings say.
+_PREDICTIVE = (networks.ConvTasNet, networks.GaGNet)
+
+
+def check(params: "Params", path: Path | str) -> None:
+    """Refuse selections without an entry and pairs that do not fit (DiffseError)."""
+    _check_selection(params, path)
+    for name in params.recipes:
+        check_recipe(name, params.train[name], params.enhance[name], path)
+    for name in params.externals:
+        _check_external(name, params.external[name], path)
+    for block, table in (("sweeps", params.sweeps), ("swaps", params.swaps)):
+        for name, item in table.items():
+            if item.corpus not in params.corpora:
+                raise DiffseError(
+                    f"{path}: {block}.{name}.corpus '{item.corpus}' is not one of the corpora selected"
+                )
+
+
+def _check_selection(params: "Params", path: Path | str) -> None:
+    for key, names, block, table in (
+        ("corpora", params.corpora, "prepare", params.prepare),
+        ("recipes", params.recipes, "train", params.train),
+        ("recipes", params.recipes, "enhance", params.enhance),
+        ("externals", params.externals, "external", params.external),
+    ):
+        for name in names:
+            if name not in table:
+                raise DiffseError(
+                    f"{path}: {key} names '{name}', which has no entry under '{block}' "
+                    f"(there: {', '.join(table) or 'none'})"
+                )
+    for name in params.train_corpora:
+        if name not in params.corpora:
+            raise DiffseError(f"{path}: train_corpora names '{name}', which is not one of the corpora selected")
+    blocks = (params.prepare, params.train, params.enhance, params.external, params.sweeps, params.swaps)
+    for name in (name for block in blocks for name in block):
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise DiffseError(f"{path}: '{name}' cannot be a name; use letters, digits, '_' and '-'")
+
+
+def check_recipe(
+    name: str, train: systems.Train, enhance: systems.Enhance, path: Path | str = "params.yaml"
+) -> None:
+    """Refuse a process, objective, network and sampler that do not fit together (DiffseError)."""
+    where = f"{path}: train.{name}"
+    allowed, reason = _PROCESSES_OF[type(train.objective)]
+    if not isinstance(train.process, allowed):
+        raise DiffseError(
+            f"{where}: objective '{train.objective.name}' does not fit process '{train.process.name}' "
+            f"(allowed: {_names(allowed)}): {reason}"
+        )
+    check_sampler(train, enhance.sampler, f"{path}: enhance.{name}")
+    if train.validation_sampler is not None:
+        check_sampler(train, train.validation_sampler, f"{where}.validation_sampler")
+    _check_pair(train, where)
+    _check_network(train.network, f"{where}.network")
+    if train.predictor is not None:
+        _check_predictor(train, where)
+    if train.power_ema is not None and any(not 0 < std < 0.28 for std in train.power_ema.stds):
+        raise DiffseError(
+            f"{where}.power_ema.stds must lie between 0 and 0.28, where power functions have them"
+        )
+
+
+def check_sampler(train: systems.Train, sampler: object, where: str) -> None:
+    """Refuse a sampler that the system does not have (DiffseError)."""
+    allowed = _SAMPLERS_OF[type(train.process)]
+    if not isinstance(sampler, allowed):
+        raise DiffseError(
+            f"{where}: sampler '{sampler.name}' does not fit process '{train.process.name}' "
+            f"(allowed: {_names(allowed)})"
+        )
+    prior = isinstance(train.objective, systems.ScoreMatching) and train.objective.prior
+    if prior != isinstance(sampler, systems.EM):
+        told = "a prior of clean speech knows no noisy input: its sampler is 'em'" if prior else (
+            "sampler 'em' needs a prior of clean speech (objective score_matching with prior: true)"
+        )  # fmt: skip
+        raise DiffseError(f"{where}: sampler '{sampler.name}' does not fit: {told}")
+    if isinstance(sampler, systems.VEM) != isinstance(train.objective, systems.ELBO):
+        raise DiffseError(f"{where}: sampler 'vem' and objective 'elbo' (network rvae) need each other")
+
+
+def _check_pair(train: systems.Train, where: str) -> None:
+    """Objective and network."""
+    network, objective = train.network, train.objective
+    if isinstance(network, networks.RVAE) != isinstance(objective, systems.ELBO):
+        raise DiffseError(f"{where}: network 'rvae' and objective 'elbo' need each other")
+    if isinstance(objective, systems.ELBO):
+        return
+    predictive = isinstance(network, _PREDICTIVE) or not getattr(network, "conditional", True)
+    if isinstance(objective, systems.Regression) != predictive and not (
+        isinstance(objective, systems.Regression) and isinstance(network, networks.MPADM)
+    ):
+        told = "needs a network without time (conditional: false)" if not predictive else (
+            "needs a network that takes a state and a time"
+        )  # fmt: skip
+        raise DiffseError(f"{where}: objective '{objective.name}' {told}; network '{network.name}' is not one")
+    if isinstance(objective, systems.EDM2SE) and not isinstance(network, networks.MPADM):
+        raise DiffseError(
+            f"{where}: objective 'edm2se' gives the network ln(sigma)/4, which '{network.name}' cannot take; "
+            "use network mp_adm, or objective data_prediction"
+        )
+    conditioning = getattr(objective, "preconditioning", None)
+    if conditioning and conditioning.c_noise != "t" and not isinstance(network, networks.MPADM):
+        raise DiffseError(
+            f"{where}: c_noise '{conditioning.c_noise}' can be negative; network '{network.name}' takes its "
+            "logarithm and needs c_noise: t"
+        )
+
+
+def _check_network(network: systems.Network, where: str) -> None:
+    """Levels that can be halved as often as the network does."""
+    levels = getattr(network, "ch_mult", None) or getattr(network, "channel_mult", None)
+    if levels is None:
+        if isinstance(network, networks.NCSNpp | networks.MPADM):
+            raise DiffseError(f"{where}: there must be one level at least")
+        return
+    halvings = len(levels) - 1
+    if network.freq_bins % (network.stem * 2**halvings):
+        raise DiffseError(
+            f"{where}: freq_bins ({network.freq_bins}) must be a multiple of stem "
+            f"({network.stem}) times 2 for each level of ch_mult after the first, and there must be one"
+        )
+
+
+def _check_predictor(train: systems.Train, where: str) -> None:
+    """StoRM's first stage."""
+    predictor = train.predictor
+    if not isinstance(train.process, systems.OUVE) or getattr(train.objective, "prior", False):
+        raise DiffseError(f"{where}.predictor: regeneration needs process ouve and a conditional objective")
+    if not isinstance(predictor.network, _PREDICTIVE) and getattr(predictor.network, "conditional", True):
+        raise DiffseError(f"{where}.predictor.network: a predictor has no time; set conditional: false")
+    if predictor.pretrain_steps == 0 and not predictor.fine_tune:
+        raise DiffseError(
+            f"{where}.predictor: never trained with fine_tune: false and pretrain_steps: 0; set one of them"
+        )
+    if predictor.refine and isinstance(train.objective, systems.DataPrediction):
+        raise DiffseError(
+            f"{where}.predictor: refine diffuses a residual, whose waveform means nothing; "
+            "use objective score_matching"
+        )
+    _check_network(predictor.network, f"{where}.predictor.network")
+
+
+def _check_external(name: str, external: systems.External, path: Path | str) -> None:
+    where = f"{path}: external.{name}"
+    if bool(external.folder) == bool(external.command):
+        raise DiffseError(
+            f"{where}: give either 'folder' (enhanced files) or 'command' (a program), one of them"
+        )
+    if Path(external.folder).is_absolute() or ".." in Path(external.folder).parts:
+        raise DiffseError(f"{where}.folder: '{external.folder}' leaves the project; link it into sources/")
+    text = " ".join(external.command)
+    if external.command and not ("{input}" in text and "{output}" in text):
+        raise DiffseError(
+            f"{where}.command: must contain {{input}} and {{output}}, the folders to read and write"
+        )
+
+
+def _names(kinds: tuple) -> str:
+    return ", ".join(kind.name for kind in kinds)
