@@ -194,6 +194,7 @@ def local_run(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     return folder, done
 
 
+@pytest.mark.timeout(900)  # the local run is half a minute on an idle machine
 def test_a_local_run_calls_the_commands_of_dvc(local_run):
     folder, done = local_run
     records = small_project.records(folder)
@@ -227,6 +228,7 @@ def inputs_of(verb: str, names: list[str]) -> set[str]:
     }[verb]
 
 
+@pytest.mark.timeout(900)
 def test_steps_hand_over_references_of_their_inputs(local_run):
     folder, _ = local_run
     references = {}
@@ -239,6 +241,7 @@ def test_steps_hand_over_references_of_their_inputs(local_run):
         references[record["output"].partition("@")[0]] = record["output"]
 
 
+@pytest.mark.timeout(900)
 def test_an_input_that_changed_behind_the_pipeline_stops_it(local_run):
     folder, _ = local_run
     (folder / "data/near/mixtures/made.json").write_text("{}")

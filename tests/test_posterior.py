@@ -12,10 +12,9 @@ import torch
 from test_networks import load_recipe_weights
 from torch import Tensor
 
-from diffse import nmf
 from diffse.networks.ncsnpp import NCSNpp
 from diffse.objectives import ScoreMatching
-from diffse.posterior import PUBLISHED, em, evaluations, likelihood_score, posterior_samples
+from diffse.posterior import PUBLISHED, Sampling, em, evaluations, likelihood_score, posterior_samples
 from diffse.processes import OUVE, expand
 
 PROCESS = OUVE()
@@ -64,17 +63,9 @@ def test_em_takes_the_published_steps(golden):
         seen.append((x_t, t))
         return gaussian_prior(x_t, t, float(numbers["s0"]))
 
-    options = {"em_iterations": 3, "samples": 2, "steps": 6, "first_likelihood": 2, "published": True}
-    em(
-        denoise,
-        PROCESS,
-        X[:1],
-        lambda: next(draws),
-        **options,
-        W=W,
-        H=H,
-        observe=lambda *of: results.append(of),
-    )
+    options = PUBLISHED | {"em_iterations": 3, "steps": 6}
+    options |= {"factors": (W, H), "observe": lambda *of: results.append(of)}
+    em(denoise, PROCESS, X[:1], lambda: next(draws), **options)
     assert next(draws, None) is None
     for iteration, (S, W, H) in enumerate(results):
         values = {"St": S[:, 0], "W": W, "H": H, "V": W @ H}
@@ -133,7 +124,7 @@ def law(V: float, steps: int) -> tuple[complex, float]:
     exact = {"corrector_scale": 0, "likelihood_weight": 1, "likelihood_every": 1, "start": "marginal"}
     S = posterior_samples(
         flat_prior, PROCESS, X, torch.full(X.shape, V), lambda: next(impulses),
-        samples=1, steps=steps, t_eps=0, **exact,
+        1, Sampling(steps=steps, t_eps=0, **exact),
     )[0]  # fmt: skip
     assert next(impulses, None) is None
     return complex(S[0]), float((S[1:] - S[0]).abs().square().sum())
@@ -155,7 +146,7 @@ def mean_of_samples(s_0: float, V: float, steps: int, **options) -> float:
     X = torch.ones(1, 1, 1, 1, dtype=torch.complex128)
     S = posterior_samples(
         lambda x_t, t: gaussian_prior(x_t, t, s_0), PROCESS, X, torch.full(X.shape, V),
-        lambda: torch.zeros_like(X), samples=1, steps=steps, **options,
+        lambda: torch.zeros_like(X), 1, Sampling(steps=steps, **options),
     )  # fmt: skip
     return float(S.real)
 
@@ -197,7 +188,7 @@ def spy(steps: int, **options) -> tuple[list[float], int, Tensor]:
         return gaussian_prior(x_t, t)
 
     for V in (None, torch.ones(X.shape)):
-        posterior_samples(denoise, PROCESS, X, V, drawing(X), samples=1, steps=steps, **options)
+        posterior_samples(denoise, PROCESS, X, V, drawing(X), 1, Sampling(steps=steps, **options))
     without, within = seen[: 2 * steps : 2], seen[2 * steps :: 2]  # what each corrector step starts from
     same = [torch.equal(a[0], b[0]) for a, b in zip(without, within, strict=True)]
     return [t for _, t in without], same.index(False) - 1, without[0][0] - X
@@ -209,7 +200,7 @@ def test_paper_and_published_code_differ_in_grid_start_and_count():
     assert times == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
     assert torch.allclose(start, z, atol=1e-6)
     assert first == 1  # 5 steps left, then 4, which 2 divides
-    times, first, start = spy(5, **PUBLISHED)
+    times, first, start = spy(5, grid="linspace", start="marginal", likelihood_count="up")
     assert times == pytest.approx(torch.linspace(1, 0.03, 5).tolist())
     assert torch.allclose(start, float(PROCESS.std(torch.ones(()))) * z, atol=1e-6)
     assert first == 0
@@ -220,7 +211,7 @@ def test_paper_and_published_code_differ_in_grid_start_and_count():
 def test_last_step_is_without_noise_unless_asked_for():
     X = torch.zeros(1, 1, 64, 64, dtype=torch.complex64)
     quiet, noisy = (
-        posterior_samples(gaussian_prior, PROCESS, X, None, drawing(X), samples=1, steps=4, last_noise=noise)
+        posterior_samples(gaussian_prior, PROCESS, X, None, drawing(X), 1, Sampling(4, last_noise=noise))
         for noise in (False, True)
     )
     spread = float(PROCESS.diffusion(torch.tensor(0.25))) * 0.5  # g sqrt(dt)
@@ -236,7 +227,7 @@ def files(count: int = 3) -> Tensor:
     return levels * complex_noise(count, 1, 16, 12, seed=5)
 
 
-@pytest.mark.parametrize("options", [{}, {"published": True, "first_likelihood": 2, "samples": 2}])
+@pytest.mark.parametrize("options", [{}, PUBLISHED, {"restart": 0.5}])
 def test_a_file_alone_gives_what_it_gives_in_a_batch(options):
     y = files()
     options = {"steps": 6, "em_iterations": 3, "nmf_updates": 2} | options
@@ -286,12 +277,32 @@ def test_number_of_evaluations_is_the_stated_one():
         counted.append(len(x_t))
         return gaussian_prior(x_t, t)
 
-    for options in ({}, {"samples": 2, "em_iterations": 3}, {"corrector_scale": 0}):
+    for options in ({}, {"samples": 2, "em_iterations": 3}, {"corrector_scale": 0}, {"restart": 0.5}):
         counted.clear()
         em(prior, PROCESS, y, drawing(y), **{"steps": 4, **options})
         assert sum(counted) == len(y) * evaluations(**{"steps": 4, **options})
     assert evaluations() == 1200
     assert evaluations(samples=2) == 600  # as published
+
+
+def test_restart_continues_from_the_samples_before():
+    y, times = files(), []
+
+    def prior(x_t: Tensor, t: Tensor) -> Tensor:
+        times.append((float(t[0]), x_t))
+        return gaussian_prior(x_t, t)
+
+    results: list[Tensor] = []
+    options = {"steps": 10, "em_iterations": 2, "corrector_scale": 0, "samples": 1}
+    em(prior, PROCESS, y, drawing(y), **options, restart=0.3, observe=lambda S, W, H: results.append(S))
+    assert [t for t, _ in times[10:]] == pytest.approx([0.3, 0.2, 0.1])
+    t = torch.tensor([0.3])
+    noise = (times[10][1] - expand(PROCESS.a(t), y) * results[0][0]) / expand(PROCESS.std(t), y)
+    assert float(noise.abs().square().mean()) == pytest.approx(1, rel=0.15)
+    whole, again = (
+        em(gaussian_prior, PROCESS, y, drawing(y), **options, **extra) for extra in ({}, {"restart": 1.0})
+    )
+    assert torch.equal(whole, again)
 
 
 def test_noise_model_finds_the_noise_and_the_speech_gets_cleaner():
@@ -314,69 +325,3 @@ def test_noise_model_finds_the_noise_and_the_speech_gets_cleaner():
     assert float(V[16:].mean()) == pytest.approx(0.09, rel=0.25)
     assert float(V[8:16].mean()) < 0.01
     assert float((result - clean).norm()) < 0.4 * float(noise.norm())
-
-
-# ----------------------------------------------------------------------------------------------------- NMF
-
-
-def factors(rank: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """Power P of structured noise and a random start W, H, for 2 files."""
-    generator = torch.Generator().manual_seed(0)
-    W, H = (torch.rand(shape, generator=generator) for shape in ((2, 1, 16, rank), (2, 1, rank, 20)))
-    power = (W @ H).roll(3, -2) * complex_noise(2, 1, 16, 20).abs().square() + 1e-6
-    return power, W, H
-
-
-@pytest.mark.parametrize("exponent", [0.5, 1.0])
-@pytest.mark.parametrize("added", [False, True])
-def test_update_never_raises_the_divergence(exponent, added):
-    P, W, H = factors()
-    speech = torch.rand(P.shape, generator=torch.Generator().manual_seed(1)) * 0.2 if added else None
-    values = []
-    for _ in range(60):
-        values.append(nmf.divergence(P, W @ H + (0 if speech is None else speech)))
-        W, H = nmf.update(P, W, H, speech, exponent)
-    assert all((after <= before * (1 + 1e-5)).all() for before, after in pairwise(values))
-    assert (values[-1] < 0.8 * values[0]).all()
-    assert torch.allclose(W.sum(-2), torch.ones(2, 1, 3))
-
-
-def test_divergence_of_a_perfect_model_is_zero_and_the_slopes_are_its_gradient():
-    P, W, H = factors()
-    V = (W @ H).requires_grad_()
-    assert float(nmf.divergence(P, P).abs().max()) < 1e-4
-    (gradient,) = torch.autograd.grad(nmf.divergence(P, V).sum(), V)
-    numerator, denominator = nmf.slopes(P, V.detach())
-    assert relative(denominator - numerator, gradient) < 1e-4
-
-
-def test_samples_of_added_power_are_averaged_and_equal_ones_change_nothing():
-    P, W, H = factors()
-    speech = torch.rand(2, *P.shape, generator=torch.Generator().manual_seed(1))
-    once = nmf.update(P, W, H, speech[0])
-    twice = nmf.update(P, W, H, torch.stack([speech[0], speech[0]]))
-    mixed = nmf.update(P, W, H, speech)
-    assert torch.allclose(once[0], twice[0], rtol=1e-5)
-    assert not torch.allclose(once[0], mixed[0], rtol=1e-3)
-
-
-def test_zero_power_leaves_the_factors_finite():
-    """Frames of padding have none at all."""
-    P, W, H = factors()
-    P[..., 10:] = 0
-    for _ in range(200):
-        W, H = nmf.update(P, W, H)
-    assert torch.isfinite(W @ H).all()
-    assert (H > 0).all() and (W > 0).all()
-
-
-def test_initial_factors_are_uniform_and_made_for_any_size():
-    like = torch.zeros(2, 1, 64, 50, dtype=torch.complex64)
-    W, H = nmf.initial(drawing(like), rank=40)
-    assert W.shape == (2, 1, 64, 40) and H.shape == (2, 1, 40, 50)
-    for values in (W, H):
-        quantiles = torch.quantile(values.flatten(), torch.tensor([0.1, 0.5, 0.9]))
-        assert torch.allclose(quantiles, torch.tensor([0.1, 0.5, 0.9]), atol=0.04)
-    W, H = nmf.initial(drawing(torch.zeros(2, 1, 6, 2, dtype=torch.complex64)), rank=7)
-    assert W.shape == (2, 1, 6, 7) and H.shape == (2, 1, 7, 2)
-    assert not torch.equal(W[..., 0], W[..., 2])  # columns beyond one draw are new ones

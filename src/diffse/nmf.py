@@ -52,6 +52,13 @@ def update(
     return W / scale, H * scale.mT
 
 
+def fitted(P: Tensor, W: Tensor, H: Tensor, updates: int) -> tuple[Tensor, Tensor]:
+    """W and H after several updates."""
+    for _ in range(updates):
+        W, H = update(P, W, H)
+    return W, H
+
+
 def slopes(P: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
     """P / V^2 and 1 / V, the falling and the rising part of the divergence's slope in V.
 

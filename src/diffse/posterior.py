@@ -6,18 +6,55 @@ W and H (paper 004, algorithms 1 and 2). Everything is per file: a file's result
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from diffse import nmf
-from diffse.processes import OUVE, expand
+from diffse.processes import OUVE, expand, perturb
 from diffse.samplers import Denoiser, Draw, score_from_estimate
 
 Observer = Callable[[Tensor, Tensor, Tensor], None]
-# Choices of the published code, as options of `posterior_samples`.
-PUBLISHED = {"grid": "linspace", "start": "marginal", "likelihood_count": "up"}
+# What the published code chooses, as options of `em`.
+PUBLISHED = {
+    "samples": 2, "first_likelihood": 2, "grid": "linspace", "start": "marginal", "likelihood_count": "up",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How posterior samples are drawn (algorithm 2). Of two values the first is the paper's.
+
+    `restart` below 1 is not in the paper and saves evaluations: an EM iteration after the first begins at that
+    time, with the samples of the iteration before brought there by the process.
+    """
+
+    steps: int = 30  # N
+    corrector_scale: float = 0.5  # the corrector's step is (scale sigma)^2; 0: no corrector
+    likelihood_weight: float = 1.5  # lambda
+    likelihood_every: int = 2  # l
+    likelihood_count: Literal["down", "up"] = "down"  # l divides the steps left, this one included, or done
+    likelihood_step: Literal["dt", "full"] = "dt"  # full: without the dt of eq. 14, as line 10 is printed
+    grid: Literal["uniform", "linspace"] = "uniform"  # max(i/N, t_eps), or evenly from 1 to t_eps; dt = 1/N
+    t_eps: float = 0.03  # below it the prior has not been trained
+    start: Literal["unit", "marginal"] = "unit"  # N_C(X, I), or X + s(1) z
+    last_noise: bool = False  # noise on the last step too, as line 7 is printed
+    restart: float = 1.0
+
+    def times(self, again: bool = False) -> Tensor:
+        """Falling times of a first pass, or of one that begins `again` at the restart."""
+        if self.grid == "linspace":
+            times = torch.linspace(1.0, self.t_eps, self.steps)
+        else:
+            times = (torch.arange(self.steps, 0, -1) / self.steps).clamp_min(self.t_eps)
+        return times[-max(1, round(self.restart * self.steps)) :] if again else times
+
+    def has_likelihood(self, left: int) -> bool:
+        """Whether the step with `left` steps left, itself included, ends with a likelihood step."""
+        number = left if self.likelihood_count == "down" else self.steps - left
+        return number % self.likelihood_every == 0
 
 
 def em(
@@ -32,42 +69,43 @@ def em(
     nmf_updates: int = 1,
     first_likelihood: int = 1,
     normalise: bool = True,
-    W: Tensor | None = None,
-    H: Tensor | None = None,
+    factors: tuple[Tensor, Tensor] | None = None,
     observe: Observer | None = None,
-    published: bool = False,
     **sampling,
 ) -> Tensor:
     """Enhance y [B, 1, F, T] (algorithm 1): the mean of the last posterior samples, shape of y.
 
-    `denoise` is the prior's estimate, called with samples * B states: file b's copies are b, B + b, ...
-    `normalise`: work on y / max|y| of each file. W [B, 1, F, rank] and H [B, 1, rank, T] start the noise model
-    (uniform on (0, 1) unless given). Before EM iteration `first_likelihood`, samples are the prior's own:
-    1 is the paper, 2 the published code. `sampling`: options of `posterior_samples`, where `published` sets
-    those of the published code. `observe(S, W, H)` is called after each iteration with all samples
-    [samples, B, 1, F, T] and the updated noise model. Network evaluations: see `evaluations`.
+    `denoise`, the prior's estimate, is called with samples * B states: file b's are b, B + b, ... Before EM
+    iteration `first_likelihood` (1: the paper; 2: the published code) they are the prior's own samples.
+    `normalise` works on y / max|y| of each file. `factors` are W and H to start from, else uniform on (0, 1).
+    `sampling`: fields of `Sampling`. `observe(S, W, H)` gets all samples [samples, B, 1, F, T] and the updated
+    noise model of each iteration.
     """
-    sampling = (PUBLISHED if published else {}) | sampling
-    scale = _peaks(y) if normalise else torch.ones_like(_peaks(y))
-    X = y / scale
-    if W is None or H is None:
-        W, H = nmf.initial(draw, rank)
+    options = Sampling(**sampling)
+    scale = _peaks(y) if normalise else 1.0
+    X, S = y / scale, None
+    W, H = factors or nmf.initial(draw, rank)
     for iteration in range(1, em_iterations + 1):
         V = W @ H if iteration >= first_likelihood else None
-        S = posterior_samples(denoise, process, X, V, draw, samples=samples, **sampling)
-        P = (X - S).abs().square().mean(0)
-        for _ in range(nmf_updates):
-            W, H = nmf.update(P, W, H)
+        S = posterior_samples(
+            denoise, process, X, V, draw, samples, options, S if options.restart < 1 else None
+        )
+        W, H = nmf.fitted((X - S).abs().square().mean(0), W, H, nmf_updates)
         if observe is not None:
             observe(S, W, H)
     return S.mean(0) * scale
 
 
 def evaluations(
-    steps: int = 30, em_iterations: int = 5, samples: int = 4, corrector_scale: float = 0.5, **_: object
+    steps: int = 30,
+    em_iterations: int = 5,
+    samples: int = 4,
+    corrector_scale: float = 0.5,
+    restart: float = 1.0,
 ) -> int:
     """Network evaluations of one example that `em` spends on one file."""
-    return em_iterations * samples * steps * (2 if corrector_scale else 1)
+    again = len(Sampling(steps=steps, restart=restart).times(again=True))
+    return samples * (steps + (em_iterations - 1) * again) * (2 if corrector_scale else 1)
 
 
 def _peaks(y: Tensor) -> Tensor:
@@ -82,46 +120,32 @@ def posterior_samples(
     X: Tensor,
     V: Tensor | None,
     draw: Draw,
-    *,
     samples: int = 4,
-    steps: int = 30,
-    corrector_scale: float = 0.5,
-    likelihood_weight: float = 1.5,
-    likelihood_every: int = 2,
-    likelihood_step: Literal["dt", "full"] = "dt",
-    likelihood_count: Literal["down", "up"] = "down",
-    grid: Literal["uniform", "linspace"] = "uniform",
-    t_eps: float = 0.03,
-    start: Literal["unit", "marginal"] = "unit",
-    last_noise: bool = False,
+    options: Sampling = Sampling(),
+    previous: Tensor | None = None,
 ) -> Tensor:
     """Samples of s given X [B, 1, F, T] and noise power V (algorithm 2): [samples, B, 1, F, T].
 
-    V = None leaves the likelihood out. Choices, the paper's first and the published code's second:
-    `grid`: times max(i/N, t_eps), or N times from 1 to t_eps evenly; a step has length 1/N in both.
-    `start`: N_C(X, I), or X + s(1) z. `likelihood_count`: a likelihood step when the number of steps left,
-    this one included, divides by `likelihood_every`, or when the number of steps done does.
-    `likelihood_step`: "dt" has the 1/N of eq. 14; "full" leaves it out as line 10 of algorithm 2 does, and
-    diverges. `last_noise` adds the predictor's noise on the last step too, as algorithm 2 literally says.
+    V = None leaves the likelihood out. With `previous` samples the pass begins at the restart.
     """
     noise = _stacked(draw, samples)
     X = X.repeat(samples, 1, 1, 1)
     V = None if V is None else V.repeat(samples, 1, 1, 1)
-    zero = torch.zeros_like(X)
-    S = X + noise() if start == "unit" else process.prior(X, noise())
-    for left, time in zip(range(steps, 0, -1), _times(steps, grid, t_eps), strict=True):
-        t = torch.full((X.shape[0],), time, device=X.device)
-        if corrector_scale:
-            score = score_from_estimate(process, S, zero, denoise(S, t), t)
-            S = _corrector_step(process, S, score, t, corrector_scale, noise())
-        score = score_from_estimate(process, S, zero, denoise(S, t), t)
-        S, spread = _predictor_step(process, S, score, t, 1 / steps)
-        if left > 1 or last_noise:
+    zero = torch.zeros_like(X)  # the process of a prior ends in 0
+
+    def score(S: Tensor, t: Tensor) -> Tensor:
+        return score_from_estimate(process, S, zero, denoise(S, t), t)
+
+    times = options.times(again=previous is not None).to(X.device)[:, None].expand(-1, len(X))
+    S = _start(process, X, previous, times[0], options.start, noise())
+    for left, t in zip(range(len(times), 0, -1), times, strict=True):
+        if options.corrector_scale:
+            S = _corrector_step(process, S, score(S, t), t, options.corrector_scale, noise())
+        S, spread = _predictor_step(process, S, score(S, t), t, 1 / options.steps)
+        if left > 1 or options.last_noise:
             S = S + spread * noise()
-        number = left if likelihood_count == "down" else steps - left
-        if V is not None and number % likelihood_every == 0:
-            length = likelihood_weight * (1 / steps if likelihood_step == "dt" else 1.0)
-            S = S + length * expand(process.diffusion(t) ** 2, S) * likelihood_score(process, S, X, V, t)
+        if V is not None and options.has_likelihood(left):
+            S = S + _likelihood_length(process, t, options, S) * likelihood_score(process, S, X, V, t)
     return S.unflatten(0, (samples, -1))
 
 
@@ -134,15 +158,21 @@ def likelihood_score(process: OUVE, S: Tensor, X: Tensor, V: Tensor, t: Tensor) 
     return (X - S / delta) / (delta * ((expand(process.std(t), S) / delta) ** 2 + V))
 
 
+def _likelihood_length(process: OUVE, t: Tensor, options: Sampling, like: Tensor) -> Tensor:
+    """lambda g^2 dt (eq. 14). Without dt the first step overshoots many times and the samples diverge."""
+    dt = 1 / options.steps if options.likelihood_step == "dt" else 1.0
+    return options.likelihood_weight * dt * expand(process.diffusion(t) ** 2, like)
+
+
 def _stacked(draw: Draw, samples: int) -> Draw:
     """Noise for all copies. Each copy draws by itself, so that a file's noise is the same in any batch."""
     return lambda: torch.cat([draw() for _ in range(samples)])
 
 
-def _times(steps: int, grid: str, t_eps: float) -> list[float]:
-    if grid == "linspace":
-        return torch.linspace(1.0, t_eps, steps).tolist()
-    return [max(i / steps, t_eps) for i in range(steps, 0, -1)]
+def _start(process: OUVE, X: Tensor, previous: Tensor | None, t: Tensor, start: str, z: Tensor) -> Tensor:
+    if previous is not None:
+        return perturb(process, previous.flatten(0, 1), torch.zeros_like(X), t, z)
+    return X + z if start == "unit" else process.prior(X, z)
 
 
 def _corrector_step(process: OUVE, S: Tensor, score: Tensor, t: Tensor, scale: float, z: Tensor) -> Tensor:

@@ -279,9 +279,8 @@ def load_system(
     if ema is not None:
         enhance = dataclasses.replace(enhance, ema=ema)
     settings.check_sampler(train, enhance.sampler, where)
-    with torch.device("meta"):  # drawing weights that are then replaced would cost seconds
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced; the caller's numbers go on
         network = build_network(train, stft)
-    network.to_empty(device="cpu")
     if enhance.ema is None:
         checkpoint.load_into(network, path, description["weights_sha256"])
     else:

@@ -84,9 +84,17 @@ def check_recipe(
     _check_network(train.network, f"{where}.network")
     if train.predictor is not None:
         _check_predictor(train, where)
-    if train.power_ema is not None and any(not 0 < std < 0.28 for std in train.power_ema.stds):
+    if train.power_ema is not None:
+        _check_average(train.power_ema, f"{where}.power_ema")
+
+
+def _check_average(average: systems.PowerEMA, where: str) -> None:
+    if not average.stds or any(not 0 < std < 0.28 for std in average.stds):
+        raise DiffseError(f"{where}.stds: give lengths between 0 and 0.28, where power functions have them")
+    if average.use and average.use not in average.stds:
         raise DiffseError(
-            f"{where}.power_ema.stds must lie between 0 and 0.28, where power functions have them"
+            f"{where}.use is {average.use:g}, which is not tracked; choose one of stds "
+            f"({', '.join(f'{std:g}' for std in average.stds)}) or 0; enhance.<recipe>.ema takes others later"
         )
 
 
@@ -106,6 +114,10 @@ def check_sampler(train: systems.Train, sampler: object, where: str) -> None:
         raise DiffseError(f"{where}: sampler '{sampler.name}' does not fit: {told}")
     if isinstance(sampler, systems.VEM) != isinstance(train.objective, systems.ELBO):
         raise DiffseError(f"{where}: sampler 'vem' and objective 'elbo' (network rvae) need each other")
+    if getattr(sampler, "predictor", "") == "none" and (
+        sampler.corrector == "none" or not sampler.corrector_steps
+    ):
+        raise DiffseError(f"{where}: neither predictor nor corrector would do anything; choose one of them")
 
 
 def _check_pair(train: systems.Train, where: str) -> None:
@@ -172,6 +184,8 @@ def _check_predictor(train: systems.Train, where: str) -> None:
 
 def _check_external(name: str, external: systems.External, path: Path | str) -> None:
     where = f"{path}: external.{name}"
+    if name in ("unprocessed", "sweeps", "swaps"):
+        raise DiffseError(f"{where}: '{name}' means something else in results/; choose another name")
     if bool(external.folder) == bool(external.command):
         raise DiffseError(
             f"{where}: give either 'folder' (enhanced files) or 'command' (a program), one of them"

@@ -176,7 +176,7 @@ class PowerEMA:
 
     stds: tuple[float, ...] = (0.05, 0.1)  # tracked; relative to the training so far
     snapshot_every: int = 64000  # steps
-    use: float = 0.05  # length of the checkpoints best and last: a tracked one, another one, or 0: none
+    use: float = 0.05  # length of the checkpoints best and last: a tracked one, or 0: no average
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,6 @@ def vem(
     rank: int = 8,
     lr: float = 0.03,
     gradient_steps: int = 5,
-    W: Tensor | None = None,
-    H: Tensor | None = None,
     observe: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Variational EM on y [B, 1, F, T] (compressed); the Wiener estimate of speech, shape of y.
@@ -98,15 +96,14 @@ def vem(
     Model: x_ft ~ N_C(0, g_t v_ft(z) + (W H)_ft). E-step: `gradient_steps` steps of Adam with rate `lr` on mean
     and variance of q(z), which start at the encoder's for the noisy file; M-step: one multiplicative update of
     W, H and g. Fitting q itself rather than the encoder's weights, as the papers do, keeps files apart in a
-    batch. `observe(free_energy [B])` is called in each E-step. W [B, 1, F, rank], H [B, 1, rank, T].
+    batch. `observe(free_energy [B])` is called in each E-step.
     """
     # A caller in inference mode is the rule; gradients need ordinary tensors.
     with torch.inference_mode(False), torch.enable_grad():
         y = y.clone()
         X = spectrogram.decompress(y)
         P = power(spectrogram, y)
-        if W is None or H is None:
-            W, H = nmf.initial(draw, rank)
+        W, H = nmf.initial(draw, rank)
         fit = _Fit(network, P, W, H, torch.ones_like(P[:, :, :1]), _Latent(network, P, lr))
         for _ in range(iterations):
             for _ in range(gradient_steps):
