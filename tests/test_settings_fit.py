@@ -42,6 +42,15 @@ UNFIT = [
     ({"process": {"name": "sbve"}, "objective": {"name": "data_prediction"}, "predictor": {"network": BLIND}},
      BRIDGE, "regeneration needs process ouve"),
     ({**SCORE, "power_ema": {"stds": [0.05, 0.3]}}, PC, "lengths between 0 and 0.28"),
+    ({**SCORE, "predictor": {"network": BLIND, "pretrain_steps": 12}}, PC, "leaves none of the 12 steps"),
+    ({**SCORE, "process": {"name": "ouve", "sigma_min": 0.5, "sigma_max": 0.5}}, PC, "sigma_min must be less"),
+    ({"process": {"name": "sbve", "k": 1}, "objective": {"name": "data_prediction"}},
+     BRIDGE, "has no logarithm"),
+    ({"process": {"name": "sbve"}, "objective": {"name": "data_prediction"}},
+     {**BRIDGE, "t_eps": 0, "evaluate_at": "target"}, "must be more than 0"),
+    ({**SCORE}, {**PC, "t_eps": 0}, "t_eps 0 is where the score has no bound"),
+    ({**SCORE, "network": {**SMALL, "output_scaling": "before"}}, PC, "divides by t already"),
+    ({**SCORE, "power_ema": {"stds": [0.1, 0.1], "use": 0}}, PC, "stands there twice"),
     ({**SCORE, "power_ema": {"stds": []}}, PC, "lengths between 0 and 0.28"),
     ({**SCORE, "power_ema": {"stds": [0.1], "use": 0.05}}, PC, "not tracked; choose one of stds (0.1) or 0"),
 ]  # fmt: skip
@@ -54,6 +63,24 @@ def test_an_unfit_pair_is_one_line_with_its_reason(tmp_path, train, sampler, rea
         tiny.write_params(tmp_path, **changes)
     told = str(error.value)
     assert reason in told and "params.yaml" in told and "score" in told and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"enhance__score": {"sampler": PC, "ema": 0.05}}, "needs the snapshots of a training with power_ema"),
+        ({"sweeps": {"mine": {"system": "other.toy", "corpus": "toy"}}}, "is no system that is trained"),
+        ({"sweeps": {"mine": {"system": "score.toy", "corpus": "else"}}}, "is not one of the corpora selected"),
+        (
+            {"swaps": {"mine": {"system": "score.toy", "predictor": "other.toy", "corpus": "toy"}}},
+            "swaps.mine.predictor",
+        ),
+    ],
+)
+def test_settings_that_name_what_is_not_there_are_refused(tmp_path, changes, reason):
+    with pytest.raises(DiffseError) as error:
+        tiny.write_params(tmp_path, **changes)
+    assert reason in str(error.value) and "params.yaml" in str(error.value)
 
 
 FIT = [

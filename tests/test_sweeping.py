@@ -251,7 +251,7 @@ def test_a_swap_shows_both_predictors_alone_and_behind_the_system(root):
 MISTAKES = [
     ("steps", {"sweeps__steps__values": [1, 2.5]}, "sweeps.steps.values: 2.5 is no number of steps"),
     ("steps", {"sweeps__steps__values": [0]}, "sweeps.steps.values: 0 is no number of steps"),
-    ("steps", {"sweeps__steps__files": -1}, "files is -1; give"),
+    ("steps", {"sweeps__steps__files": -1}, "files' is -1; give"),
     ("steps", {"sweeps__steps__metrics": []}, "sweeps.steps.metrics: there are none"),
     ("steps", {"sweeps__steps__values": []}, "sweeps.steps.values: there are none"),
     ("steps", {"sweeps__steps__system": "first.toy"}, "sampler 'direct' has no number of steps to change"),

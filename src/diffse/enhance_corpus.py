@@ -49,6 +49,7 @@ def run(params: settings.Params, system: str, corpus: str, root: Path) -> dict:
             "checkpoint_sha256": sha256_file(folder / checkpoint.WEIGHTS),
             "mixtures_sha256": sha256_file(mixtures / "manifest.parquet"),
             "seed": options.seed,
+            "ema": options.ema,
         }
         seconds = float(table["n_samples"].sum()) / enhancer.rate
         summary["real_time_factor"] = float(f"{table['compute_seconds'].sum() / seconds:.3g}")

@@ -245,6 +245,11 @@ class _Counted:
         self.examples += len(x_t)
         return self._objective.denoise(x_t, conditions, t)
 
+    def prepare(self, y: Tensor) -> object:
+        if hasattr(self._objective, "predictor"):
+            self.examples += len(y)
+        return self._objective.prepare(y)
+
     @property
     def per_signal(self) -> float:
         return round(self.examples / self.signals, 1) if self.signals else 0.0

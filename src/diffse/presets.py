@@ -35,7 +35,11 @@ def _shrunk(preset: Node, small: Node) -> Node:
     if "predictor" in entries:
         predictor = dict(entries["predictor"].value)
         predictor["network"] = _small_network(predictor["network"], small)
+        if "pretrain_steps" in predictor:
+            predictor |= small.value["predictor"].value
         entries["predictor"] = dataclasses.replace(entries["predictor"], value=predictor)
+    if "power_ema" in entries:
+        entries["power_ema"] = _merged(entries["power_ema"], small.value["power_ema"])
     own = preset.value["train"].value.get("stft")
     if own is not None and "n_fft" in own.value:  # its network has the bins of no other transform
         entries["stft"] = own
@@ -63,7 +67,7 @@ def _resolved(block: str, item: Node) -> Node:
     if not isinstance(item.value, dict) or "preset" not in item.value:
         return item
     wanted = item.value["preset"]
-    if wanted.value not in table():
+    if not isinstance(wanted.value, str) or wanted.value not in table():
         near = difflib.get_close_matches(str(wanted.value), table(), n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise wanted.fail(f"is {wanted.value!r}; {hint}allowed: {', '.join(table())}")

@@ -112,16 +112,24 @@ def _single_network(setting: settings.Network, inputs: int, spectrogram: Spectro
             f"{spectrogram.freq_bins} bins; make them agree"
         )
     options = _options(setting)
-    return NETWORKS[type(setting)](
-        **options if isinstance(setting, settings.RVAE) else {"inputs": inputs, **options}
-    )
+    if not isinstance(setting, settings.RVAE):
+        options["inputs"] = inputs
+    return _built(NETWORKS[type(setting)], setting.name, options)
+
+
+def _built(network: type[nn.Module], name: str, options: dict) -> nn.Module:
+    """A network; what it refuses becomes one line."""
+    try:
+        return network(**options)
+    except ValueError as error:
+        raise DiffseError(f"network '{name}' cannot be built: {error}; change its settings") from None
 
 
 def _conv_tasnet(setting: settings.ConvTasNet) -> nn.Module:
     try:
         from diffse.networks.conv_tasnet import ConvTasNet
 
-        return ConvTasNet(**_options(setting))
+        return _built(ConvTasNet, setting.name, _options(setting))
     except ModuleNotFoundError as error:
         raise DiffseError(f"network conv_tasnet needs {error.name}: pip install 'diffse[train]'") from None
 
@@ -210,20 +218,19 @@ _SAMPLING = {
 
 def evaluations(train: settings.Train, setting: settings.Sampler) -> int | None:
     """Examples that go through the networks for one signal; None where error control decides."""
-    predictor = int(train.predictor is not None)
     if isinstance(setting, settings.ProbabilityFlowODE):
         return None
     if isinstance(setting, settings.Direct):
         return 1
     if isinstance(setting, settings.EM):
-        return posterior.evaluations(setting.steps, setting.em_iterations, setting.samples)
-    if isinstance(setting, settings.VEM):
-        return setting.iterations
+        e = setting
+        return posterior.evaluations(e.steps, e.em_iterations, e.samples, e.corrector_scale, e.restart)
+    if isinstance(setting, settings.VEM):  # of the decoder: each gradient step, each update, and the result
+        return setting.iterations * (setting.gradient_steps + 1) + 1
+    predictor = int(train.predictor is not None)
     if isinstance(setting, settings.PredictorCorrector):
-        per_step = (setting.corrector_steps if setting.corrector != "none" else 0) + (
-            setting.predictor != "none"
-        )
-        return predictor + setting.steps * per_step
+        corrector = setting.corrector_steps if setting.corrector != "none" else 0
+        return predictor + setting.steps * (corrector + (setting.predictor != "none"))
     return predictor + setting.steps
 
 

@@ -38,10 +38,20 @@ def check(params: "Params", path: Path | str) -> None:
         _check_external(name, params.external[name], path)
     for block, table in (("sweeps", params.sweeps), ("swaps", params.swaps)):
         for name, item in table.items():
-            if item.corpus not in params.corpora:
-                raise DiffseError(
-                    f"{path}: {block}.{name}.corpus '{item.corpus}' is not one of the corpora selected"
-                )
+            _check_trial(params, item, f"{path}: {block}.{name}")
+
+
+def _check_trial(params: "Params", item: systems.Sweep | systems.Swap, where: str) -> None:
+    """A sweep or swap needs systems that are trained and a corpus that is prepared."""
+    if item.corpus not in params.corpora:
+        raise DiffseError(f"{where}.corpus '{item.corpus}' is not one of the corpora selected")
+    for key in ("system", "predictor"):
+        recipe, _, corpus = getattr(item, key, "").partition(".")
+        if hasattr(item, key) and not (recipe in params.recipes and corpus in params.train_corpora):
+            raise DiffseError(
+                f"{where}.{key} '{getattr(item, key)}' is no system that is trained (<recipe>.<corpus> of "
+                "recipes and train_corpora); select it there, or take this entry out"
+            )
 
 
 def _check_selection(params: "Params", path: Path | str) -> None:
@@ -82,15 +92,50 @@ def check_recipe(
         check_sampler(train, train.validation_sampler, f"{where}.validation_sampler")
     _check_pair(train, where)
     _check_network(train.network, f"{where}.network")
+    _check_numbers(train, where)
+    if enhance.ema is not None and train.power_ema is None:
+        raise DiffseError(f"{path}: enhance.{name}.ema needs the snapshots of a training with power_ema")
     if train.predictor is not None:
         _check_predictor(train, where)
     if train.power_ema is not None:
         _check_average(train.power_ema, f"{where}.power_ema")
 
 
+def _check_numbers(train: systems.Train, where: str) -> None:
+    """Processes without noise, and outputs divided twice or by zero."""
+    process, network, objective = train.process, train.network, train.objective
+    if isinstance(process, systems.OUVE) and not process.sigma_min < process.sigma_max:
+        raise DiffseError(f"{where}.process: sigma_min must be less than sigma_max")
+    if isinstance(process, systems.SBVE) and process.k == 1:
+        raise DiffseError(f"{where}.process.k: 1 has no logarithm to divide by; choose another, as 2.6")
+    if getattr(network, "output_scaling", "none") != "none" and getattr(objective, "scaling", "") != "none":
+        raise DiffseError(
+            f"{where}: network.output_scaling divides by t already; it needs objective score_matching with "
+            "scaling: none"
+        )
+    conditioning = getattr(objective, "preconditioning", None)
+    if conditioning and conditioning.c_out == "1/sigma" and isinstance(process, systems.SBVE):
+        raise DiffseError(f"{where}: c_out '1/sigma' is infinite at the ends of the bridge; choose another")
+
+
+def _check_times(train: systems.Train, sampler: object, where: str) -> None:
+    """Last times at which the network or the score cannot be had."""
+    zero = getattr(sampler, "t_eps", 1.0) == 0
+    if zero and isinstance(sampler, systems.PredictorCorrector | systems.ProbabilityFlowODE):
+        raise DiffseError(f"{where}: t_eps 0 is where the score has no bound; choose more, as 0.03")
+    if zero and isinstance(sampler, systems.EM) and sampler.grid == "linspace":
+        raise DiffseError(f"{where}: t_eps 0 is where the score has no bound; choose more, as 0.03")
+    if zero and getattr(sampler, "evaluate_at", "") == "target":
+        raise DiffseError(
+            f"{where}: evaluate_at 'target' calls the network at t_eps, which must be more than 0"
+        )
+
+
 def _check_average(average: systems.PowerEMA, where: str) -> None:
     if not average.stds or any(not 0 < std < 0.28 for std in average.stds):
         raise DiffseError(f"{where}.stds: give lengths between 0 and 0.28, where power functions have them")
+    if len(set(average.stds)) < len(average.stds):
+        raise DiffseError(f"{where}.stds: a length stands there twice; each is tracked once")
     if average.use and average.use not in average.stds:
         raise DiffseError(
             f"{where}.use is {average.use:g}, which is not tracked; choose one of stds "
@@ -106,6 +151,7 @@ def check_sampler(train: systems.Train, sampler: object, where: str) -> None:
             f"{where}: sampler '{sampler.name}' does not fit process '{train.process.name}' "
             f"(allowed: {_names(allowed)})"
         )
+    _check_times(train, sampler, where)
     prior = isinstance(train.objective, systems.ScoreMatching) and train.objective.prior
     if prior != isinstance(sampler, systems.EM):
         told = "a prior of clean speech knows no noisy input: its sampler is 'em'" if prior else (
@@ -169,7 +215,15 @@ def _check_predictor(train: systems.Train, where: str) -> None:
     if not isinstance(train.process, systems.OUVE) or getattr(train.objective, "prior", False):
         raise DiffseError(f"{where}.predictor: regeneration needs process ouve and a conditional objective")
     if not isinstance(predictor.network, _PREDICTIVE) and getattr(predictor.network, "conditional", True):
-        raise DiffseError(f"{where}.predictor.network: a predictor has no time; set conditional: false")
+        raise DiffseError(
+            f"{where}.predictor.network: a predictor has no time; use conv_tasnet or gagnet, or ncsnpp or "
+            "dcunet with conditional: false"
+        )
+    if predictor.pretrain_steps >= train.steps:
+        raise DiffseError(
+            f"{where}.predictor.pretrain_steps is {predictor.pretrain_steps}, which leaves none of the "
+            f"{train.steps} steps to the score network; lower it"
+        )
     if predictor.pretrain_steps == 0 and not predictor.fine_tune:
         raise DiffseError(
             f"{where}.predictor: never trained with fine_tune: false and pretrain_steps: 0; set one of them"

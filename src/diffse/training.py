@@ -24,7 +24,14 @@ from diffse.errors import DiffseError
 from diffse.runs import code_version
 from diffse.settings_reader import to_plain
 from diffse.storage import atomic_file, exclusive_lock, read_json, sha256_file
-from diffse.training_inputs import crop_source, draw_times_and_noise, learning_rate, resolved, sample_seed
+from diffse.training_inputs import (
+    crop_source,
+    draw_times_and_noise,
+    learning_rate,
+    leaves_weights_unused,
+    resolved,
+    sample_seed,
+)
 from diffse.training_log import TrainingLog
 from diffse.validating import Validator
 
@@ -105,10 +112,7 @@ class Trainer:
                 f"{self.state.network.frame_multiple}"
             )
         objective = recipes.build_objective(train, self.stft, self.state.network)
-        unused = train.predictor is not None and (
-            train.predictor.pretrain_steps > 0 or not train.predictor.fine_tune
-        )
-        self.loss = processes.wrap(Loss(self.state.network, objective), unused)
+        self.loss = processes.wrap(Loss(self.state.network, objective), leaves_weights_unused(train))
         self.log = TrainingLog(self.folder, train.steps, silent=processes.rank > 0)
         sampler = train.validation_sampler or self.enhance_settings.sampler
         self.validator = Validator(mixtures, train, self.stft, self.enhance_settings, sampler)

@@ -11,6 +11,7 @@ from torch import Tensor
 from diffse import paths, recipes, settings
 from diffse.data import statistics
 from diffse.data.batches import CropSource, WaveSource
+from diffse.errors import DiffseError
 
 
 def resolved(train: settings.Train, root: Path, corpus: str) -> settings.Train:
@@ -18,6 +19,11 @@ def resolved(train: settings.Train, root: Path, corpus: str) -> settings.Train:
     objective = train.objective
     if not isinstance(objective, settings.EDM2SE) or None not in (objective.sigma_x, objective.sigma_n):
         return train
+    if train.stft is not None:
+        raise DiffseError(
+            "'diffse estimate' measures the levels of the cache's spectrograms; a recipe with an stft of its "
+            "own needs objective.sigma_x and objective.sigma_n"
+        )
     found = statistics.read(paths.statistics(root, corpus))
     estimates = {
         name: getattr(objective, name) or float(f"{train.factor * found[name]:.4g}")
@@ -35,6 +41,14 @@ def crop_source(
         return CropSource(cache, "train", train.frames, train.factor, train.seed, expected=cached, **options)
     spectrogram = recipes.build_spectrogram(train.stft, train.factor)
     return WaveSource(mixtures, spectrogram, "train", train.frames, train.seed, **options)
+
+
+def leaves_weights_unused(train: settings.Train) -> bool:
+    """Whether some steps give a part of the weights no gradient, which several processes must be told."""
+    if train.predictor is not None:
+        return train.predictor.pretrain_steps > 0 or not train.predictor.fine_tune
+    head = isinstance(train.objective, settings.EDM2SE) and train.objective.uncertainty
+    return isinstance(train.network, settings.MPADM) and not head
 
 
 def learning_rate(train: settings.Train, step: int) -> float:
