@@ -99,7 +99,7 @@ def test_a_system_of_a_sweep_must_be_there(project, capsys):
     params = small_project.PARAMS | {"sweeps": {"fine": {"system": "brigde.near", "corpus": "near"}}}
     small_project.write_params(project, params)
     assert cli.main(["sweep", "fine"]) == 2
-    assert "no 'brigde' under 'train'" in capsys.readouterr().err
+    assert "sweeps.fine.system 'brigde.near' is no system that is trained" in capsys.readouterr().err
 
 
 IMPORTED = {

@@ -157,7 +157,7 @@ def test_a_sweep_of_what_is_not_trained_is_one_line(tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "sweeps.fine.system: 'score.near' is not trained here" in done.stderr
+    assert "sweeps.fine.system 'score.near' is no system that is trained" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
