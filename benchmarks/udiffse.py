@@ -1,6 +1,6 @@
 """Files per hour of UDiffSE's EM: one file at a time, and batched over files.
 
-    python benchmarks/udiffse.py [--rounds 3] [--threads 1] [--out benchmarks/results/udiffse.json]
+    python benchmarks/udiffse.py [--rounds 2] [--threads 1] [--out benchmarks/results/udiffse.json]
 
 The small form with random weights enhances 8 files of 1.5 to 4 s and 8 of 2 s in every way below; the ways take
 turns, so that a busy machine slows all of them. Time is CPU time. A file takes 1 EM iteration of 2 steps here;
@@ -49,7 +49,6 @@ class Way:
 WAYS = {
     "plain, one at a time": Way(plain=True),
     "one at a time": Way(),
-    "batched, 2": Way(batch=2),
     "batched, 8": Way(batch=8),
     "one at a time, memory kept": Way(keep_pages=True),
     "batched, 8, memory kept": Way(batch=8, keep_pages=True),
@@ -200,7 +199,7 @@ def table(rows: dict[str, dict]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--out", type=Path, default=RESULT)
