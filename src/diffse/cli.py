@@ -6,14 +6,14 @@ in diffse. Nothing heavy is imported before a verb needs it.
 """
 
 import argparse
-import contextlib
 import shutil
 import signal
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
-from diffse import __version__
+from diffse import __version__, commands
 from diffse.endings import stop_on_sigterm, user_errors
 from diffse.errors import DiffseError
 
@@ -152,8 +152,14 @@ def _parser() -> argparse.ArgumentParser:
         elif verb == "report":
             sub.add_argument("--page", type=Path, metavar="FILE", help="write the page there too")
             sub.add_argument("--show", action="store_true", help="print the table of the last report instead")
-    _add_import(verbs)
+    for name, command in commands.COMMANDS.items():
+        _add_command(verbs, name, command)
     return parser
+
+
+def _add_command(verbs: argparse._SubParsersAction, name: str, command: ModuleType) -> None:
+    text = command.HELP
+    command.add_arguments(verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))
 
 
 def _add_common(sub: argparse.ArgumentParser) -> None:
@@ -182,21 +188,6 @@ def _add_enhance(sub: argparse.ArgumentParser) -> None:
     files.add_argument("--overwrite", action="store_true", help="enhance again what is there already")
 
 
-def _add_import(verbs: argparse._SubParsersAction) -> None:
-    text = "make a checkpoint of diffse from a published one, without running what is in it"
-    sub = verbs.add_parser("import", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    sub.add_argument("file", type=Path, help="the published checkpoint")
-    sub.add_argument("folder", type=Path, help="checkpoint folder to write, for example models/<system>/best")
-    sub.add_argument(
-        "--kind", metavar="K", help="sgmse, storm, edm2se or udiffse (default: what it looks like)"
-    )
-    sub.add_argument("--name", metavar="RECIPE", help="name of the recipe (default: the file's name)")
-    sub.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
-        help="settings of a project to keep a run record in, if there is one",
-    )  # fmt: skip
-
-
 # ------------------------------------------------------------------------------------------- one command
 
 
@@ -207,8 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         with user_errors(), stop_on_sigterm():
-            if args.verb == "import":
-                return _import(args, argv)
+            if args.verb in commands.COMMANDS:
+                return commands.COMMANDS[args.verb].run(args, argv)
             if args.verb == "enhance" and _is_for_files(args, parser):
                 return _run_on_files(args, argv)
             if args.verb == "report" and args.show:
@@ -251,36 +242,13 @@ def _show_report(root: Path) -> int:
 
 def _run_on_files(args: argparse.Namespace, argv: list[str]) -> int:
     """Enhance files."""
-    with _recorded_in_a_project(args, "files", argv) as run, user_errors():
+    with commands.recorded(args, "files", argv) as run, user_errors():
         run["result"] = result = _enhance_files(args)
     speed = result["real_time_factor"]
     print(
         f"{result['enhanced']} enhanced, {result['kept']} already there: {result['output']}"
         + (f" ({speed:.2f} s per second of audio)" if speed else "")
     )
-    return 0
-
-
-def _recorded_in_a_project(
-    args: argparse.Namespace, name: str, argv: list[str]
-) -> contextlib.AbstractContextManager:
-    """A run record, but only inside a project: nobody wants one beside their audio."""
-    from diffse import runs
-
-    if not args.params.is_file():
-        return contextlib.nullcontext({})
-    return runs.recorded(args.params.parent, args.verb, (name,), argv)
-
-
-def _import(args: argparse.Namespace, argv: list[str]) -> int:
-    """Import a published checkpoint."""
-    from diffse import importers
-
-    with _recorded_in_a_project(args, args.name or args.file.stem, argv) as run, user_errors():
-        run["result"] = found = importers.run(args.file, args.folder, args.kind, args.name)
-    for warning in found["warnings"]:
-        print(f"diffse: {args.file}: {warning}", file=sys.stderr)
-    print(f"{found['kind']} as {found['folder']}: {found['parameters']:,} parameters; {found['settings']}")
     return 0
 
 

@@ -1,0 +1,22 @@
+"""What commands share: the project that they may be called in."""
+
+import argparse
+import contextlib
+from pathlib import Path
+
+
+def add_params(parser: argparse.ArgumentParser) -> None:
+    """`--params`: the project in which a run record is kept, if there is one."""
+    parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
+        help="settings of a project to keep a run record in, if there is one",
+    )  # fmt: skip
+
+
+def recorded(args: argparse.Namespace, name: str, argv: list[str]) -> contextlib.AbstractContextManager:
+    """A run record, but only inside a project: nobody wants one beside their audio."""
+    from diffse import runs
+
+    if not args.params.is_file():
+        return contextlib.nullcontext({})
+    return runs.recorded(args.params.parent, args.verb, (name,), argv)
