@@ -137,6 +137,17 @@ def test_a_good_artifact_passes_every_rule(good, artifact):
     assert rules - WITHOUT_FAULT == {(name, rule) for name, rule, _ in CASES if name == artifact}
 
 
+def test_fixed_values_beside_the_parameters_are_no_fault(project):
+    """MP-ADM keeps the frequencies of its noise label as buffers: more values than parameters."""
+    root, params = project
+    network = torch.nn.Linear(4, 3)
+    network.register_buffer("frequencies", torch.randn(320))
+    for name in ("best", "last"):
+        description = checkpoint.describe(paths.model(root, SYSTEM) / name)
+        checkpoint.save(paths.model(root, SYSTEM) / name, network, description)
+    assert gate.run(params, "checkpoint", NAMES["checkpoint"], root)["success"]
+
+
 def test_a_gate_writes_the_same_bytes_again(good):
     root, params = good
     gate.run(params, "mixtures", ("toy",), root)

@@ -18,12 +18,18 @@ _REQUIRED = ("recipe", "train", "stft", "enhance", "step", "weights_sha256")
 
 
 def save(folder: Path, network: nn.Module, description: dict) -> None:
-    """Write weights and description as one folder, atomically."""
+    """Write weights and description as one folder, atomically.
+
+    `values` counts all numbers in the weights; it exceeds `parameters` where a network has buffers.
+    """
     with atomic_folder(folder) as temporary:
         tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
         save_file(tensors, temporary / WEIGHTS)
-        digest = sha256_file(temporary / WEIGHTS)
-        write_json(temporary / DESCRIPTION, {"format": FORMAT, **description, "weights_sha256": digest})
+        facts = {
+            "values": sum(tensor.numel() for tensor in tensors.values()),
+            "weights_sha256": sha256_file(temporary / WEIGHTS),
+        }
+        write_json(temporary / DESCRIPTION, {"format": FORMAT, **description, **facts})
 
 
 def describe(path: Path | str) -> dict:

@@ -64,7 +64,7 @@ def _look_into(folder: Path, recipe: str, corpus: str, data_version: str) -> dic
             "belongs": (description["recipe"], description["trained_on"]) == (recipe, corpus),
             "data_matches": description["data_version"] == data_version,
             "non_finite": non_finite,
-            "parameters_off": abs(values - description["parameters"]),
+            "parameters_off": abs(values - description.get("values", description["parameters"])),
         }
     except (DiffseError, SafetensorError, OSError, KeyError, TypeError, ValueError):
         return row
