@@ -99,6 +99,8 @@ ONLY_IN = {
     "onnxruntime": {"metrics"},
     "matplotlib": {"report"},
     "espeakng_loader": {"data"},
+    "pyroomacoustics": {"data"},
+    "pyloudnorm": {"data"},
     "torchaudio": {"networks"},
     "torch_pesq": {"perceptual"},
 }
@@ -115,6 +117,7 @@ EXTRAS = {
     "dvclive",
 }
 EXTRAS |= {"great_expectations", "matplotlib", "jinja2", "kfp", "dvc", "boto3", "streamlit", "espeakng_loader"}
+EXTRAS |= {"pyroomacoustics", "pyloudnorm"}
 
 
 def imports(file: Path) -> list[tuple[str, bool]]:

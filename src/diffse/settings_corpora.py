@@ -23,6 +23,19 @@ class SplitCounts:
 
 
 @dataclass(frozen=True)
+class SimulatedRooms:
+    """Shoebox rooms, each value drawn uniformly from its range [low, high]. Defaults: SGMSE+'s WSJ0+Reverb."""
+
+    t60: tuple[float, float] = (0.4, 1.0)  # asked for, seconds
+    length: tuple[float, float] = (5.0, 15.0)  # metres
+    width: tuple[float, float] = (5.0, 15.0)
+    height: tuple[float, float] = (2.0, 6.0)
+    wall_distance: float = 1.0  # of source and microphone from every wall, at least
+    distance: tuple[float, float] = (0.0, 1000.0)  # between source and microphone
+    max_order: int = 3  # of the image sources; rays are traced behind them
+
+
+@dataclass(frozen=True)
 class DemoCorpus:
     """Built-in corpus: synthesised speech in several voices, split by voice, and synthesised noises."""
 

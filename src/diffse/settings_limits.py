@@ -23,6 +23,14 @@ LIMITS: dict[str, tuple[float, float]] = {
     "sample_utterances": _COUNT,
     "max_missing": _SHARE,
     "input_tolerance": _NOT_NEGATIVE,
+    # rooms
+    "t60": (0.05, 10),
+    "length": (1, 100),
+    "width": (1, 100),
+    "height": (1, 100),
+    "wall_distance": _NOT_NEGATIVE,
+    "distance": _NOT_NEGATIVE,
+    "max_order": (0, 30),
     # transform, processes and networks
     "n_fft": (4, 65536),
     "hop": _COUNT,

@@ -47,6 +47,12 @@ COLUMNS = {
     "sha256": "string",  # of the stored samples: shards.item_sha256
 }
 
+# Columns that are written only where a corpus has something to say in them; the others keep their bytes.
+OPTIONAL = {
+    "t60": "float64",  # of the response, measured, in seconds; NaN without a room
+    "text": "string",  # transcript; "" if unknown
+}
+
 # Manifest of enhanced audio.
 ENHANCED_COLUMNS = {
     "id": "string",
@@ -64,12 +70,15 @@ ENHANCED_COLUMNS = {
 
 
 def write(frame: "pandas.DataFrame", folder: Path | str, columns: dict[str, str] = COLUMNS) -> None:
-    """Write `frame` as `<folder>/manifest.parquet`, atomically, with exactly `columns` in their types.
+    """Write `frame` as `<folder>/manifest.parquet`, atomically, with `columns` in their types.
 
-    The same rows give the same bytes. ValueError when a column is missing or does not fit its type.
+    Those of `OPTIONAL` that the frame has follow them; nothing else is written. The same rows give the same
+    bytes. ValueError when a column is missing or does not fit its type.
     """
     import pyarrow
     import pyarrow.parquet
+
+    columns = columns | {name: kind for name, kind in OPTIONAL.items() if name in frame.columns}
 
     missing = [name for name in columns if name not in frame.columns]
     if missing:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import logging
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
@@ -245,7 +246,10 @@ def _write_rejected(path: Path, rejected: list[Rejected]) -> None:
 def _write_manifest(rows: list[dict], folder: Path) -> None:
     import pandas
 
-    manifest.write(pandas.DataFrame(rows, columns=list(manifest.COLUMNS)), folder)
+    told = [name for name in manifest.OPTIONAL if any(name in row for row in rows)]
+    frame = pandas.DataFrame(rows, columns=[*manifest.COLUMNS, *told])
+    empty = {name: "" if manifest.OPTIONAL[name] == "string" else math.nan for name in told}
+    manifest.write(frame.fillna(empty), folder)
 
 
 def _summary(job: _Job, rows: list[dict], rejected: list[Rejected]) -> dict:
