@@ -17,6 +17,9 @@ from diffse.settings_corpora import (
     FolderCorpus as FolderCorpus,
 )
 from diffse.settings_corpora import (
+    SimulatedRooms as SimulatedRooms,
+)
+from diffse.settings_corpora import (
     SnrRanges as SnrRanges,
 )
 from diffse.settings_corpora import (
