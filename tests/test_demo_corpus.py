@@ -63,11 +63,11 @@ def test_voices_and_splits(made):
     per_split = defaultdict(set)
     for item in found.speech:
         per_split[item.split].add(item.speaker)
-        assert item.gender in ("female", "male")
+        assert item.gender in ("f", "m")
     assert {split: len(voices) for split, voices in per_split.items()} == {"train": 10, "valid": 2, "test": 3}
     for voices in per_split.values():
         genders = {voice.gender for voice in demo.VOICES if voice.name in voices}
-        assert genders == {"female", "male"}
+        assert genders == {"f", "m"}
 
 
 def test_babble_voices_speak_nowhere_else():
@@ -152,8 +152,8 @@ def spectrum(wave: np.ndarray) -> np.ndarray:
 def test_voices_are_clearly_different(long_readings):
     """Any two differ by a semitone in pitch or by 3 dB RMS in their long-term spectrum."""
     traits = {name: (fundamental(wave), spectrum(wave)) for name, wave in long_readings.items()}
-    women = [traits[voice.name][0] for voice in demo.VOICES if voice.gender == "female"]
-    men = [traits[voice.name][0] for voice in demo.VOICES if voice.gender == "male"]
+    women = [traits[voice.name][0] for voice in demo.VOICES if voice.gender == "f"]
+    men = [traits[voice.name][0] for voice in demo.VOICES if voice.gender == "m"]
     assert min(women) > 140.0 > max(men), (women, men)
     for first, second in itertools.combinations(sorted(traits), 2):
         (f_a, s_a), (f_b, s_b) = traits[first], traits[second]
@@ -227,7 +227,7 @@ def test_prepare_demo_twice(tmp_path):
     assert counts["utterances"] == {"train": 20, "valid": 4, "test": 6}
     assert counts["rejected"] == 0
     frame = manifest.read(folder)
-    assert set(frame["gender"]) == {"female", "male"}
+    assert set(frame["gender"]) == {"f", "m"}
     assert set(frame["noise_kind"]) <= KINDS
     assert frame["clean_source"].str.startswith("speech/").all()
     assert (frame["snr_db"] - frame["snr_measured_db"]).abs().max() < 0.01

@@ -30,7 +30,7 @@ COLUMNS = {
     "noise_kind": "string",  # "" for ready pairs
     "noise_offset": "int64",
     "room": "string",
-    "snr_db": "float64",  # asked for; NaN for ready pairs
+    "snr_db": "float64",  # asked for, or as the corpus states it; NaN where it does not
     "snr_measured_db": "float64",
     "gain": "float64",  # of both signals, against clipping
     "n_samples": "int64",

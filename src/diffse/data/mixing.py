@@ -15,7 +15,7 @@ import numpy as np
 from diffse import audio
 from diffse.audio import AudioError
 from diffse.data import shards
-from diffse.data.recordings import Noise, Rejected, Speech
+from diffse.data.recordings import ANY_CHANNEL, Noise, Rejected, Speech
 from diffse.storage import sha256_file
 
 SILENT_DBFS = -70.0  # a recording below this holds nothing but the rounding of its samples
@@ -108,7 +108,7 @@ def planned_samples(task: Task) -> int:
         header = audio.info(task.speech.path)
     except AudioError:
         return 0
-    return math.ceil(header.samples * task.rate / header.rate) + 1
+    return math.ceil((task.speech.samples or header.samples) * task.rate / header.rate) + 1
 
 
 def make_shard(batch: ShardTask) -> tuple[list[dict], list[Rejected]]:
@@ -135,23 +135,38 @@ def _source_of(task: Task, path: str) -> str:
 
 def _clean(task: Task) -> tuple[np.ndarray, float, str]:
     """Clean speech [samples] at the task's rate, its share of clipped samples, its checksum."""
-    path = task.speech.path
-    clean, clipped, checksum = _load(path, task.rate)
+    speech, path = task.speech, task.speech.path
+    clean, clipped = _load(path, task.rate, speech.channel, speech.start, speech.samples)
     seconds = len(clean) / task.rate
     if seconds < task.min_seconds:
         raise AudioError(path, f"too short ({seconds:.2f} s; at least {task.min_seconds:g} s are needed)")
     level = audio.rms_dbfs(clean)
     if level < SILENT_DBFS:
         raise AudioError(path, f"no speech: silent (RMS {level:.0f} dBFS)")
-    return clean, clipped, checksum
+    return clean, clipped, _checksum(path)
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path, rate: int) -> tuple[np.ndarray, float, str]:
-    """First channel at `rate`; kept for the next mixtures of the same utterance."""
-    wave, from_rate = audio.read(path)
-    clipped = float(np.mean(np.abs(wave[0]) >= CLIPPED))
-    return audio.resample(wave[0], from_rate, rate), clipped, sha256_file(path)
+def _load(path: Path, rate: int, channel: int, start: int, samples: int) -> tuple[np.ndarray, float]:
+    """One channel of a recording, or of `samples` of it, at `rate`, and its share of clipped samples.
+
+    Kept for the next mixtures of the same utterance.
+    """
+    wave, from_rate = audio.read(path, start, samples or None)
+    chosen = _channel(wave, channel, path)
+    clipped = float(np.mean(np.abs(chosen) >= CLIPPED))
+    return audio.resample(chosen, from_rate, rate), clipped
+
+
+def _channel(wave: np.ndarray, channel: int, path: Path) -> np.ndarray:
+    if channel >= len(wave):
+        raise AudioError(path, f"has {len(wave)} channels; channel {channel + 1} was asked for")
+    return wave[channel]
+
+
+@lru_cache(maxsize=64)
+def _checksum(path: Path) -> str:
+    return sha256_file(path)
 
 
 def _mixture(task: Task, clean: np.ndarray) -> tuple[np.ndarray, dict]:
@@ -174,41 +189,56 @@ def _noise_part(noise: Noise, n_samples: int, rate: int, seed: int) -> tuple[np.
     """
     rng = np.random.default_rng([seed, 1])
     needed = n_samples if noise.rate == rate else math.ceil(n_samples * noise.rate / rate) + 2
+    first = round(noise.start * noise.rate)
+    usable = noise.samples - first - round(noise.stop * noise.rate)
+    if usable < 1:
+        raise AudioError(
+            noise.path, f"is shorter than what is to be left out of it ({noise.start + noise.stop:g} s)"
+        )
     for _ in range(_CROPS):
-        if noise.samples >= needed:
-            offset = int(rng.integers(noise.samples - needed + 1))
-            part = audio.read(noise.path, offset, needed)[0][0]
+        if usable >= needed:
+            offset = first + int(rng.integers(usable - needed + 1))
+            part = audio.read(noise.path, offset, needed)[0]
         else:
-            offset = int(rng.integers(noise.samples))
-            whole = _short_noise(noise.path)
-            part = whole[(offset + np.arange(needed)) % len(whole)]
+            offset = first + int(rng.integers(usable))
+            whole = _short_noise(noise.path, first, usable)
+            part = whole[:, (offset - first + np.arange(needed)) % usable]
+        part = _channel(part, _chosen(noise, len(part), seed), noise.path)
         if audio.rms_dbfs(part) >= SILENT_DBFS:
             return audio.resample(part, noise.rate, rate)[:n_samples], offset
     raise AudioError(noise.path, f"silent in {_CROPS} places tried")
 
 
+def _chosen(noise: Noise, channels: int, seed: int) -> int:
+    """Channel of a noise recording that a row uses."""
+    if noise.channel != ANY_CHANNEL:
+        return noise.channel
+    return int(np.random.default_rng([seed, 2]).integers(channels))
+
+
 @lru_cache(maxsize=16)
-def _short_noise(path: Path) -> np.ndarray:
-    return audio.read(path)[0][0]
+def _short_noise(path: Path, start: int, samples: int) -> np.ndarray:
+    return audio.read(path, start, samples)[0]
 
 
 def _partner(task: Task, clean: np.ndarray, clipped: float) -> tuple[np.ndarray, dict, float]:
     """Noisy side of a ready pair. It must match its clean side sample by sample."""
-    path, clean_path = task.speech.noisy_path, task.speech.path
+    speech = task.speech
+    path, clean_path = speech.noisy_path, speech.path
     ours, theirs = audio.info(path), audio.info(clean_path)
     if ours.rate != theirs.rate:
         raise AudioError(path, f"has {ours.rate} Hz, its clean partner {theirs.rate} Hz")
     if ours.samples != theirs.samples:
         raise AudioError(path, f"has {ours.samples} samples, its clean partner {theirs.samples}")
-    noisy, noisy_clipped, checksum = _load(path, task.rate)
+    noisy, noisy_clipped = _load(path, task.rate, speech.channel, speech.start, speech.samples)
     if np.array_equal(clean, noisy):
         raise AudioError(path, "is identical to its clean partner")
     facts = {
-        "noise_source": task.speech.noisy_source,
-        "noise_sha256": checksum,
-        "noise_kind": "",
-        "noise_offset": 0,
-        "snr_db": math.nan,
+        "noise_source": speech.noisy_source,
+        "noise_sha256": _checksum(path),
+        "noise_kind": speech.noise_kind,
+        "noise_offset": speech.start,
+        "snr_db": math.nan if speech.snr_db is None else speech.snr_db,
     }
     return noisy, facts, max(clipped, noisy_clipped)
 
@@ -228,7 +258,7 @@ def _finish(task: Task, clean: np.ndarray, noisy: np.ndarray, facts: dict) -> Ma
             "speaker": speech.speaker,
             "gender": speech.gender,
             "clean_source": speech.source,
-            "clean_offset": 0,
+            "clean_offset": speech.start,
             "room": "",
             "snr_measured_db": _snr_db(clean, noisy - clean),
             "gain": gain,
@@ -241,7 +271,8 @@ def _finish(task: Task, clean: np.ndarray, noisy: np.ndarray, facts: dict) -> Ma
             "finite": bool(np.all(np.isfinite(stored))),
             "seed": task.seed,
             "sha256": shards.item_sha256(stored),
-        },
+        }
+        | ({"text": speech.text} if speech.text else {}),
         stored,
     )
 

@@ -21,6 +21,7 @@ from diffse.data.recordings import (
     Noise,
     Recordings,
     Rejected,
+    Speech,
     check_disjoint,
     mixture_id,
     with_unique_ids,
@@ -174,8 +175,16 @@ def _tasks(job: _Job, speech: list, kinds: dict, counts: dict[str, int]) -> Iter
             seed = mixing.row_seed(settings.seed, row_id)
             noise, snr_db = None, None
             if item.noisy_path is None:
-                noise, snr_db = mixing.draw(seed, kinds[item.split], getattr(settings.snr_db, item.split))
+                noise, snr_db = mixing.draw(
+                    seed, _allowed(kinds[item.split], item), getattr(settings.snr_db, item.split)
+                )
+                snr_db = snr_db if item.snr_db is None else item.snr_db
             yield mixing.Task(row_id, job.corpus, seed, settings.rate, min_seconds, item, noise, snr_db)
+
+
+def _allowed(kinds: dict[str, list[Noise]], item: Speech) -> dict[str, list[Noise]]:
+    """The kinds of noise that an utterance may be mixed with."""
+    return {item.noise_kind: kinds[item.noise_kind]} if item.noise_kind else kinds
 
 
 def _write_mixtures(job: _Job, tasks: list, folder: Path) -> tuple[list[dict], list[Rejected]]:

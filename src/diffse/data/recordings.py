@@ -9,24 +9,35 @@ from pathlib import Path
 
 from diffse.errors import DiffseError
 
+ANY_CHANNEL = -1
+
 
 @dataclass(frozen=True)
 class Speech:
-    """A clean recording, with its noisy partner where the corpus gives ready pairs."""
+    """A clean recording or a part of one, with its noisy partner where the corpus gives ready pairs."""
 
     id: str
     split: str
     speaker: str
     path: Path
     source: str  # how the manifest names it
-    gender: str = ""
+    gender: str = ""  # "f", "m", or "" if unknown
     noisy_path: Path | None = None
     noisy_source: str = ""
+    channel: int = 0
+    start: int = 0  # first sample of the part, at the file's own rate
+    samples: int = 0  # its length; 0: to the end of the file
+    text: str = ""  # what is said
+    noise_kind: str = ""  # of a ready pair; to be mixed: the only kind to draw from, where there is one
+    snr_db: float | None = None  # where the corpus says it; else it is drawn
 
 
 @dataclass(frozen=True)
 class Noise:
-    """A noise recording. Length, rate and checksum are known once it has been scanned."""
+    """A noise recording, of which all but `start` and `stop` seconds may be used.
+
+    Length, rate and checksum are known once it has been scanned.
+    """
 
     split: str
     kind: str
@@ -35,6 +46,9 @@ class Noise:
     samples: int = 0
     rate: int = 0  # Hz
     sha256: str = ""
+    channel: int = 0  # ANY_CHANNEL: drawn for each mixture
+    start: float = 0.0  # s of the recording that are not used
+    stop: float = 0.0  # s at its end that are not used
 
 
 @dataclass(frozen=True)

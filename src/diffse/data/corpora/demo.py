@@ -45,21 +45,21 @@ class Voice:
 
 
 VOICES = (
-    Voice("ada", "female", "train", "en-us+f2", 50, 50, 165),
-    Voice("ben", "male", "train", "en-us+m3", 40, 55, 160),
-    Voice("cara", "female", "train", "en-gb-x-rp+f4", 38, 60, 170),
-    Voice("dan", "male", "train", "en-gb-x-rp+m7", 30, 40, 155),
-    Voice("ella", "female", "train", "en-gb-scotland+f5", 60, 65, 175),
-    Voice("finn", "male", "train", "en-gb-scotland+m1", 62, 60, 170),
-    Voice("gail", "female", "train", "en-029+Annie", 45, 50, 160),
-    Voice("hugh", "male", "train", "en-029+adam", 25, 45, 150),
-    Voice("iris", "female", "train", "en-us-nyc+linda", 42, 70, 180),
-    Voice("jack", "male", "train", "en-gb-x-gbclan+m6", 75, 50, 165),
-    Voice("kate", "female", "valid", "en-us+belinda", 48, 55, 168),
-    Voice("liam", "male", "valid", "en-gb-x-rp+Alex", 52, 50, 160),
-    Voice("mona", "female", "test", "en-gb-scotland+shelby", 50, 60, 170),
-    Voice("nick", "male", "test", "en-us+edward", 45, 50, 158),
-    Voice("opal", "female", "test", "en-us-nyc+f1", 68, 55, 165),
+    Voice("ada", "f", "train", "en-us+f2", 50, 50, 165),
+    Voice("ben", "m", "train", "en-us+m3", 40, 55, 160),
+    Voice("cara", "f", "train", "en-gb-x-rp+f4", 38, 60, 170),
+    Voice("dan", "m", "train", "en-gb-x-rp+m7", 30, 40, 155),
+    Voice("ella", "f", "train", "en-gb-scotland+f5", 60, 65, 175),
+    Voice("finn", "m", "train", "en-gb-scotland+m1", 62, 60, 170),
+    Voice("gail", "f", "train", "en-029+Annie", 45, 50, 160),
+    Voice("hugh", "m", "train", "en-029+adam", 25, 45, 150),
+    Voice("iris", "f", "train", "en-us-nyc+linda", 42, 70, 180),
+    Voice("jack", "m", "train", "en-gb-x-gbclan+m6", 75, 50, 165),
+    Voice("kate", "f", "valid", "en-us+belinda", 48, 55, 168),
+    Voice("liam", "m", "valid", "en-gb-x-rp+Alex", 52, 50, 160),
+    Voice("mona", "f", "test", "en-gb-scotland+shelby", 50, 60, 170),
+    Voice("nick", "m", "test", "en-us+edward", 45, 50, 158),
+    Voice("opal", "f", "test", "en-us-nyc+f1", 68, 55, 165),
 )
 
 # Voices that speak in the babble of a split and nowhere else.
