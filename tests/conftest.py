@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,35 @@ def corpus() -> Path:
     if not folder.is_dir():
         pytest.skip("the real recordings (../shared/corpus) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _store_server() -> Iterator[str]:
+    """Address of an S3-compatible server of this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def store(_store_server, monkeypatch, tmp_path_factory) -> str:
+    """`s3://bucket` of an empty S3-compatible store; the standard variables lead to it."""
+    import boto3
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": _store_server,
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = tmp_path_factory.mktemp("bucket").name
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"

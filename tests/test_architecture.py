@@ -14,6 +14,7 @@ GROUPS = {
     "enhance_corpus": "enhancer",
     "enhance_files": "enhancer",
     "commands": "cli",
+    "dvc_remotes": "objects",
     "endings": "cli",
     "external_program": "external",
     "presets": "settings",
@@ -30,12 +31,13 @@ GROUPS = {
     "validating": "training",
     "__main__": "cli",
 }
-FILES = {"errors", "storage", "paths"}
+FILES = {"errors", "storage", "objects", "paths"}
 ALLOWED: dict[str, set[str]] = {
     # leaves
     "errors": set(),
     "paths": {"errors"},
     "storage": {"errors"},
+    "objects": {"errors", "storage"},
     "settings_limits": set(),
     "settings_reader": {"errors", "settings_limits"},
     "settings": {"errors", "settings_reader"},
@@ -77,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"settings", "settings_reader", "data", "metrics", "enhancer", "recipes", "report"}
     | {"checkpoint", "posthoc"},
     "steps": FILES | {"settings"},
-    "runs": {"paths", "storage"},
+    "runs": {"paths", "storage", "objects"},
     "cli": FILES
     | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"}
     | {"external", "sweeping", "importers"},
@@ -88,7 +90,8 @@ ALLOWED: dict[str, set[str]] = {
 ONLY_IN = {
     "great_expectations": {"validation"},
     "streamlit": {"dashboard"},
-    "boto3": {"storage"},
+    "boto3": {"objects"},
+    "botocore": {"objects"},
     "kfp": {"dashboard"},
     "dvc": {"dashboard"},
     "dvclive": {"training"},
@@ -117,7 +120,7 @@ EXTRAS = {
     "dvclive",
 }
 EXTRAS |= {"great_expectations", "matplotlib", "jinja2", "kfp", "dvc", "boto3", "streamlit", "espeakng_loader"}
-EXTRAS |= {"pyroomacoustics", "pyloudnorm"}
+EXTRAS |= {"pyroomacoustics", "pyloudnorm", "botocore"}
 
 
 def imports(file: Path) -> list[tuple[str, bool]]:
