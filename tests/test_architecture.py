@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "audio": {"errors", "storage"},
     "spectrogram": {"errors"},
     "chunking": {"errors"},
+    "pages": set(),
     "ema": {"errors"},
     "posthoc": {"errors", "storage", "ema"},
     "nmf": {"errors"},
@@ -70,10 +71,11 @@ ALLOWED: dict[str, set[str]] = {
     "validation": FILES | {"settings", "settings_reader", "audio", "spectrogram", "data", "metrics"},
     "report": FILES | {"settings", "audio", "spectrogram", "data", "metrics"},
     "enhancer": FILES
-    | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"},
+    | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"}
+    | {"pages"},
     "training": FILES
     | {"settings", "settings_reader", "spectrogram", "data", "metrics", "enhancer", "recipes", "checkpoint"}
-    | {"ema", "posthoc", "distributed", "runs"},
+    | {"ema", "posthoc", "distributed", "runs", "pages", "networks"},
     "external": FILES | {"settings", "settings_reader", "audio", "data"},
     "sweeping": FILES
     | {"settings", "settings_reader", "data", "metrics", "enhancer", "recipes", "report"}

@@ -346,3 +346,31 @@ def test_folding_is_undone_exactly_and_keeps_neighbours_together(stem):
     for channel in range(stem):
         assert torch.equal(folded[:, channel], x.real[:, 0, channel::stem])
         assert torch.equal(folded[:, stem + channel], x.imag[:, 0, channel::stem])
+
+
+def test_kept_filters_follow_every_change_of_the_weights():
+    """Without gradients the normalised filters are computed once; what changes the weights makes them anew."""
+    torch.manual_seed(0)
+    layer, x = MPConv(4, 6, 3), torch.randn(1, 4, 8, 8)
+    other = MPConv(4, 6, 3)
+
+    def agrees() -> bool:
+        with torch.no_grad():
+            kept = [layer(x), layer(x), layer(x, gain=2.0)]
+        computed = layer(x).detach()
+        return all(
+            torch.equal(a, b) for a, b in zip(kept, (computed, computed, layer(x, gain=2.0)), strict=True)
+        )
+
+    assert agrees()
+    layer.normalise_()
+    assert agrees()
+    layer.load_state_dict(other.state_dict())
+    assert agrees()
+    torch.optim.SGD(layer.parameters(), 0.1).step()
+    layer(x).sum().backward()
+    torch.optim.SGD(layer.parameters(), 0.1).step()
+    assert agrees()
+    layer.double(), other.double()
+    x = x.double()
+    assert agrees()

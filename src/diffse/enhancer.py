@@ -280,13 +280,15 @@ def _fit(wave: np.ndarray, length: int) -> np.ndarray:
 
 def enhance_paths(*args, **options) -> dict:
     """Enhance files and folders; see `diffse.enhance_files.enhance_paths`."""
-    from diffse import enhance_files
+    from diffse import enhance_files, pages
 
+    pages.keep()
     return enhance_files.enhance_paths(*args, **options)
 
 
 def run(params: settings.Params, system: str, corpus: str, root: Path) -> dict:
     """Enhance the test split of a corpus; see `diffse.enhance_corpus.run`."""
-    from diffse import enhance_corpus
+    from diffse import enhance_corpus, pages
 
+    pages.keep()
     return enhance_corpus.run(params, system, corpus, root)

@@ -208,6 +208,7 @@ class Train:
     power_ema: PowerEMA | None = None  # tracked in its place
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, else float32
     seed: int = 0
+    recompute: bool = False  # features again in the backward pass: about half the memory, a third more time
     threads: int = 0  # CPU threads; 0: torch's choice
     checkpoint_every: int = 1000
     validate_every: int = 5000

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffse import checkpoint, paths, posthoc, recipes, settings
+from diffse import checkpoint, pages, paths, posthoc, recipes, settings
 from diffse.data.batches import Prefetcher
 from diffse.distributed import Processes
 from diffse.ema import EMA, PowerEMA
 from diffse.errors import DiffseError
+from diffse.networks.recomputation import recompute
 from diffse.runs import code_version
 from diffse.settings_reader import to_plain
 from diffse.storage import atomic_file, exclusive_lock, read_json, sha256_file
@@ -37,7 +38,7 @@ from diffse.validating import Validator
 
 STATE = "state.pt"
 # Settings that change how a run is watched but not what it learns.
-_WATCHING = ("paper", "checkpoint_every", "threads")
+_WATCHING = ("paper", "checkpoint_every", "threads", "recompute")
 
 
 def run(params: settings.Params, system: str, root: Path) -> dict:
@@ -50,6 +51,7 @@ def run(params: settings.Params, system: str, root: Path) -> dict:
     if recipe not in params.train or recipe not in params.enhance:
         raise DiffseError(f"'{recipe}' has no entry under 'train' and 'enhance' in params.yaml")
     settings.check_recipe(recipe, params.train[recipe], params.enhance[recipe])
+    pages.keep()
     folder = paths.model(root, system)
     with Processes(params.train[recipe].threads) as processes:
         if processes.rank > 0:
@@ -121,6 +123,8 @@ class Trainer:
         torch.manual_seed(self.train_settings.seed)
         train = self.train_settings
         network = recipes.build_network(train, self.stft).to(self.processes.device)
+        if train.recompute:
+            recompute(network)
         trainable = [p for p in network.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(trainable, lr=train.lr, betas=train.betas, fused=True)
         if train.power_ema is None:

@@ -60,14 +60,27 @@ class MPConv(nn.Module):
         super().__init__()
         self.kernel = kernel
         self.weight = nn.Parameter(torch.randn(c_out, c_in, *[kernel] * (2 if kernel else 0)))
+        self._kept: tuple[tuple, Tensor] | None = None
 
     def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
         """x [B, c_in, F, T] (or [B, c_in]) -> [B, c_out, F, T] (or [B, c_out]), times `gain`."""
-        flat = self.weight.flatten(1)
-        weight = (flat * (gain / math.sqrt(flat.shape[1]) / filter_norm(flat))).view_as(self.weight)
+        weight = self._normalised(gain)
         if not self.kernel:
             return nnf.linear(x, weight)
         return nnf.conv2d(x, weight, padding=self.kernel // 2)
+
+    def _normalised(self, gain: float | Tensor) -> Tensor:
+        """The filters as they are used. Without gradients they are kept until the stored ones change."""
+        if torch.is_grad_enabled() or isinstance(gain, Tensor) or self.weight.is_inference():
+            return self._computed(gain)
+        key = (self.weight.data_ptr(), self.weight._version, self.weight.dtype, gain)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._computed(gain))
+        return self._kept[1]
+
+    def _computed(self, gain: float | Tensor) -> Tensor:
+        flat = self.weight.flatten(1)
+        return (flat * (gain / math.sqrt(flat.shape[1]) / filter_norm(flat))).view_as(self.weight)
 
     @torch.no_grad()
     def normalise_(self) -> None:
