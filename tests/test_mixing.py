@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffse import audio, storage
-from diffse.data import mixing, shards
+from diffse.data import levels, mixing, shards
 from diffse.data.mixing import Made, Task
 from diffse.data.prepare import scan_noise
 from diffse.data.recordings import Noise, Rejected, Speech
@@ -113,7 +113,7 @@ def test_draw_depends_on_seed_alone():
 )
 def test_gain_gives_the_snr_asked_for(snr_db, clean_level, noise_level, n):
     clean, noise = wave(n, 1, clean_level), wave(n, 2, noise_level)
-    scaled = (noise * mixing.noise_gain(clean, noise, snr_db)).astype(np.float64)
+    scaled = (noise * levels.noise_gain("power", clean, noise, snr_db, RATE)).astype(np.float64)
     measured = 10.0 * math.log10(np.sum(clean.astype(np.float64) ** 2) / np.sum(scaled**2))
     assert measured == pytest.approx(snr_db, abs=1e-4)
 

@@ -11,10 +11,19 @@ from pathlib import Path
 
 from diffse import presets, settings_checks
 from diffse.settings_corpora import (
+    Augmentation as Augmentation,
+)
+from diffse.settings_corpora import (
     DemoCorpus as DemoCorpus,
 )
 from diffse.settings_corpora import (
     FolderCorpus as FolderCorpus,
+)
+from diffse.settings_corpora import (
+    Levels as Levels,
+)
+from diffse.settings_corpora import (
+    Rooms as Rooms,
 )
 from diffse.settings_corpora import (
     SimulatedRooms as SimulatedRooms,

@@ -32,6 +32,8 @@ _PREDICTIVE = (networks.ConvTasNet, networks.GaGNet)
 def check(params: "Params", path: Path | str) -> None:
     """Refuse selections without an entry and pairs that do not fit (DiffseError)."""
     _check_selection(params, path)
+    for name, corpus in params.prepare.items():
+        _check_conditions(corpus, f"{path}: prepare.{name}")
     for name in params.recipes:
         check_recipe(name, params.train[name], params.enhance[name], path)
     for name in params.externals:
@@ -74,6 +76,29 @@ def _check_selection(params: "Params", path: Path | str) -> None:
     for name in (name for block in blocks for name in block):
         if not name.replace("_", "").replace("-", "").isalnum():
             raise DiffseError(f"{path}: '{name}' cannot be a name; use letters, digits, '_' and '-'")
+
+
+def _check_conditions(corpus: object, where: str) -> None:
+    """Rooms, levels and augmentation of a corpus that has them."""
+    rooms, changes = getattr(corpus, "rooms", None), getattr(corpus, "augmentation", None)
+    ranges = {}
+    if rooms is not None:
+        if rooms.kind != "none" and getattr(corpus, "layout", "mix") == "pairs":
+            raise DiffseError(f"{where}.rooms: ready pairs are heard as they are; leave rooms out")
+        if rooms.kind == "none" and getattr(corpus, "noise", "noise") == "":
+            raise DiffseError(f"{where}: without noise and without rooms nothing disturbs the speech; give one")
+        if getattr(corpus, "noise", "noise") == "" and rooms.share < 1.0:
+            raise DiffseError(f"{where}.rooms.share: without noise, speech outside a room is clean; give 1")
+        names = ("t60", "length", "width", "height", "distance")
+        ranges = {f"rooms.simulated.{name}": getattr(rooms.simulated, name) for name in names}
+    if changes is not None:
+        ranges |= {f"augmentation.{name}": getattr(changes, name) for name in ("level_db", "compression")}
+        for share, choice in (("band_share", "band_hz"), ("codec_share", "codecs")):
+            if getattr(changes, share) > 0 and not getattr(changes, choice):
+                raise DiffseError(f"{where}.augmentation.{choice}: name one at least, or set {share} to 0")
+    for name, (low, high) in ranges.items():
+        if low > high:
+            raise DiffseError(f"{where}.{name} is [{low:g}, {high:g}]; give the lower value first")
 
 
 def check_recipe(

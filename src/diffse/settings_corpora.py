@@ -36,6 +36,32 @@ class SimulatedRooms:
 
 
 @dataclass(frozen=True)
+class Levels:
+    """How an SNR is measured, and what happens where a mixture would clip (docs/data.md)."""
+
+    snr: Literal["power", "active", "loudness"] = "power"
+    peak: Literal["scale", "raise_snr"] = "scale"  # one gain for both signals, or 1 dB less noise until it fits
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to finished mixtures, each with draws of its own; nothing by default (docs/data.md)."""
+
+    splits: tuple[Literal["train", "valid", "test"], ...] = ("train",)
+    level_db: tuple[float, float] = (0.0, 0.0)  # gain of both signals, drawn uniformly
+    band_share: float = 0.0  # share of the mixtures whose noisy side loses what is above one of band_hz
+    band_hz: tuple[float, ...] = (2000.0, 4000.0, 6000.0)
+    codec_share: float = 0.0  # share of the mixtures whose noisy side goes through one of the codecs
+    codecs: tuple[Literal["mp3", "vorbis", "opus", "mulaw", "alaw", "gsm", "adpcm"], ...] = (
+        "mp3",
+        "vorbis",
+        "opus",
+        "mulaw",
+    )
+    compression: tuple[float, float] = (0.3, 0.9)  # libsndfile's scale from 0 (best) to 1 (smallest)
+
+
+@dataclass(frozen=True)
 class DemoCorpus:
     """Built-in corpus: synthesised speech in several voices, split by voice, and synthesised noises."""
 
@@ -60,6 +86,23 @@ class SplitLists:
 
 
 @dataclass(frozen=True)
+class Rooms:
+    """Rooms in which the speech of a corpus is heard: measured responses, or simulated ones (docs/data.md)."""
+
+    kind: Literal["none", "measured", "simulated"] = "none"
+    share: float = 1.0  # of the mixtures that get a room; the others stay dry
+    folder: str = "rir"  # of the measured responses, below sources/<corpus>/
+    lists: SplitLists = SplitLists()  # of the measured responses; empty: dealt out by room
+    simulated: SimulatedRooms = SimulatedRooms()
+    target: Literal["anechoic", "early"] = "anechoic"
+    early_ms: float = 50.0  # reflections behind the direct sound that an early target keeps
+    level: Literal["direct", "loudness", "peak"] = "direct"
+    max_t60: float = 10.0  # measured responses that decay more slowly are listed as rejected, seconds
+    tail_seconds: float = 0.0  # silence appended to the dry speech, so that its reverberation can end
+    keep_delay: bool = False  # of the direct sound, in both signals
+
+
+@dataclass(frozen=True)
 class FolderCorpus:
     """Anyone's recordings in `sources/<corpus>/`: clean and noise to be mixed, or ready pairs.
 
@@ -72,15 +115,19 @@ class FolderCorpus:
     rate: int = 16000  # Hz; recordings of other rates are resampled
     seed: int = 0
     clean: str = "clean"  # folders below sources/<corpus>/
-    noise: str = "noise"
+    noise: str = "noise"  # "": none, where rooms alone disturb the speech
     noisy: str = "noisy"
     clean_lists: SplitLists = SplitLists()
     noise_lists: SplitLists = SplitLists()
     pairs_list: str = ""
     pairs_split: Literal["train", "valid", "test"] = "test"
     speaker_shares: tuple[float, float, float] = (0.8, 0.1, 0.1)  # train, valid, test without lists
+    speakers: str = ""  # table below sources/<corpus>/: speaker, tab, f or m
     snr_db: SnrRanges = SnrRanges()
     mixtures_per_utterance: SplitCounts = SplitCounts()
+    levels: Levels = Levels()
+    rooms: Rooms = Rooms()
+    augmentation: Augmentation = Augmentation()
     min_seconds: float = 0.5  # shorter recordings are listed as rejected
     max_rejected: float = 0.02
     processes: int = 0

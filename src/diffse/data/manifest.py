@@ -50,6 +50,13 @@ COLUMNS = {
 # Columns that are written only where a corpus has something to say in them; the others keep their bytes.
 OPTIONAL = {
     "t60": "float64",  # of the response, measured, in seconds; NaN without a room
+    "drr_db": "float64",  # of the response, direct to reverberant
+    "target": "string",  # what clean is in a room: "anechoic", "early"
+    "snr_kind": "string",  # how snr_db is meant: "power", "active", "loudness"
+    "snr_mixed_db": "float64",  # by that measure, of speech and noise as they were mixed
+    "noise_gain": "float64",  # of the noise against its recording
+    "level_db": "float64",  # gain of both signals beside `gain`
+    "done": "string",  # what else was done, for people
     "text": "string",  # transcript; "" if unknown
 }
 

@@ -1,4 +1,4 @@
-"""One row of the manifest from its seed: which noise, how loud, which part of it, and the two signals.
+"""One row of the manifest from its seed: which noise and room, how loud, which part, and the two signals.
 
 A row depends on its id, the corpus seed and the recordings alone, never on the rows around it, so that rows
 can be made in any order by any number of processes.
@@ -14,19 +14,26 @@ import numpy as np
 
 from diffse import audio
 from diffse.audio import AudioError
-from diffse.data import shards
-from diffse.data.recordings import ANY_CHANNEL, Noise, Rejected, Speech
+from diffse.data import augmentation, levels, rooms, shards
+from diffse.data.augmentation import Drawn
+from diffse.data.recordings import ANY_CHANNEL, Noise, Rejected, Rir, Speech
+from diffse.data.reverberation import Shoebox
+from diffse.settings_corpora import Levels, Rooms
 from diffse.storage import sha256_file
 
 SILENT_DBFS = -70.0  # a recording below this holds nothing but the rounding of its samples
 PEAK = 0.99  # louder mixtures are scaled down to it
 CLIPPED = 0.999  # |sample| that counts as clipped
 _CROPS = 10  # parts of a noise recording that are tried before it is called silent
+_RAISES = 60  # dB that the SNR is raised by at most against clipping
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that is needed to make one row. `noise` and `snr_db` are None for ready pairs."""
+    """All that is needed to make one row.
+
+    `noise` and `snr_db` are None for ready pairs, and for speech that is only to be heard in its `room`.
+    """
 
     id: str
     corpus: str
@@ -36,6 +43,15 @@ class Task:
     speech: Speech
     noise: Noise | None = None
     snr_db: float | None = None
+    room: Rir | Shoebox | None = None
+    rooms: Rooms = Rooms()
+    levels: Levels = Levels()
+    augmented: Drawn = Drawn()
+
+    @property
+    def plain(self) -> bool:
+        """Whether the columns of every manifest say all about the row."""
+        return self.room is None and self.levels == Levels() and self.augmented == Drawn()
 
 
 @dataclass(frozen=True)
@@ -75,12 +91,6 @@ def draw(seed: int, kinds: dict[str, list[Noise]], snr_range: tuple[float, float
     return recordings[rng.integers(len(recordings))], snr_db
 
 
-def noise_gain(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> np.float32:
-    """Factor of `noise` that gives 10 log10(P_clean / P_noise) = snr_db over the whole of both."""
-    ratio = _power(clean) / _power(noise)
-    return np.float32(math.sqrt(ratio / 10.0 ** (snr_db / 10.0)))
-
-
 def peak_gain(clean: np.ndarray, noisy: np.ndarray) -> float:
     """One gain for both signals that keeps their peaks at 0.99 at most; 1.0 if they are."""
     peak = max(float(np.max(np.abs(clean))), float(np.max(np.abs(noisy))))
@@ -91,15 +101,16 @@ def make(task: Task) -> Made | Rejected:
     """Make one row, or say which file stands in its way."""
     try:
         clean, clipped, checksum = _clean(task)
-        if task.noise is None:
-            noisy, noise_facts, clipped = _partner(task, clean, clipped)
+        if task.speech.noisy_path is not None:
+            noisy, facts, clipped = _partner(task, clean, clipped)
         else:
-            noisy, noise_facts = _mixture(task, clean)
+            clean, noisy, facts = _mixture(task, clean)
     except AudioError as error:
         return Rejected(_source_of(task, error.path), error.reason)
     if not np.all(np.isfinite(noisy)):
         return Rejected(task.speech.source, "its samples are too large to be mixed")
-    return _finish(task, clean, noisy, noise_facts | {"clipped": clipped, "clean_sha256": checksum})
+    clean, noisy, facts = _augmented(task, clean, noisy, facts)
+    return _finish(task, clean, noisy, facts | {"clipped": clipped, "clean_sha256": checksum})
 
 
 def planned_samples(task: Task) -> int:
@@ -108,7 +119,8 @@ def planned_samples(task: Task) -> int:
         header = audio.info(task.speech.path)
     except AudioError:
         return 0
-    return math.ceil((task.speech.samples or header.samples) * task.rate / header.rate) + 1
+    tail = 0.0 if task.room is None else task.rooms.tail_seconds
+    return math.ceil((task.speech.samples or header.samples) * task.rate / header.rate + tail * task.rate) + 1
 
 
 def make_shard(batch: ShardTask) -> tuple[list[dict], list[Rejected]]:
@@ -126,10 +138,9 @@ def make_shard(batch: ShardTask) -> tuple[list[dict], list[Rejected]]:
 
 def _source_of(task: Task, path: str) -> str:
     """The manifest's name of a file."""
-    speech, noise = task.speech, task.noise
+    speech = task.speech
     known = {str(speech.path): speech.source, str(speech.noisy_path): speech.noisy_source}
-    if noise is not None:
-        known[str(noise.path)] = noise.source
+    known |= {str(item.path): item.source for item in (task.noise, task.room) if isinstance(item, Noise | Rir)}
     return known[path]
 
 
@@ -169,17 +180,75 @@ def _checksum(path: Path) -> str:
     return sha256_file(path)
 
 
-def _mixture(task: Task, clean: np.ndarray) -> tuple[np.ndarray, dict]:
-    noise, offset = _noise_part(task.noise, len(clean), task.rate, task.seed)
+def _mixture(task: Task, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict]:
+    """(target, noisy, facts) of speech in its room, in noise, or both."""
+    target, speech, facts = clean, clean, {}
+    if task.room is not None:
+        try:
+            heard = rooms.apply(clean, task.room, task.rooms, task.rate, task.seed)
+        except ValueError as error:
+            raise AudioError(task.speech.path, str(error)) from None
+        target, speech, facts = heard.target, heard.speech, heard.facts
+    if task.noise is None:
+        silent = {"noise_source": "", "noise_sha256": "", "noise_kind": "", "noise_offset": 0}
+        return target, speech, silent | {"snr_db": math.nan} | facts
+    noise, offset = _noise_part(task.noise, len(speech), task.rate, task.seed)
     with np.errstate(over="ignore"):  # absurdly large samples end in infinities, which `make` refuses
-        noisy = clean + noise * noise_gain(clean, noise, task.snr_db)
-    return noisy, {
+        gain, snr_db = _balance(task, speech, noise)
+        scaled = noise * gain
+        noisy = speech + scaled
+    facts |= {
         "noise_source": task.noise.source,
         "noise_sha256": task.noise.sha256,
         "noise_kind": task.noise.kind,
         "noise_offset": offset,
-        "snr_db": task.snr_db,
+        "snr_db": snr_db,
     }
+    if not task.plain:
+        mixed_db = levels.snr_db(task.levels.snr, speech, scaled, task.rate)
+        facts |= {"snr_kind": task.levels.snr, "snr_mixed_db": mixed_db, "noise_gain": float(gain)}
+    return target, noisy, facts
+
+
+def _balance(task: Task, speech: np.ndarray, noise: np.ndarray) -> tuple[np.float32, float]:
+    """(gain of the noise, SNR in dB that it gives): the one asked for, or, with `raise_snr`, what fits.
+
+    EARS-WHAM adds 1 dB to the SNR for as long as the mixture's peak is at 1 or above.
+    """
+    snr_db = task.snr_db
+    try:
+        gain = levels.noise_gain(task.levels.snr, speech, noise, snr_db, task.rate)
+    except ValueError as error:
+        raise AudioError(task.speech.path, str(error)) from None
+    if task.levels.peak == "raise_snr":
+        for _ in range(_RAISES):
+            if np.max(np.abs(speech + gain * noise)) < 1.0:
+                break
+            gain, snr_db = gain * np.float32(10.0 ** (-1.0 / 20.0)), snr_db + 1.0
+    return gain, snr_db
+
+
+def _augmented(
+    task: Task, clean: np.ndarray, noisy: np.ndarray, facts: dict
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """The two signals after what `Task.augmented` asks for, and what was done, in words."""
+    if task.plain:
+        return clean, noisy, facts
+    wanted, done = task.augmented, []
+    if facts.get("snr_db", math.nan) != task.snr_db and task.noise is not None:
+        done.append(f"SNR raised from {task.snr_db:.2f} dB against clipping")
+    if wanted.band_hz:
+        noisy = augmentation.band_limited(noisy, task.rate, wanted.band_hz)
+        done.append(f"noisy side limited to {wanted.band_hz:g} Hz")
+    if wanted.codec:
+        noisy = augmentation.coded(noisy, task.rate, wanted.codec, wanted.compression)
+        strength = f" at compression {wanted.compression:.2f}" if wanted.compression else ""
+        late = augmentation.delay(task.rate, wanted.codec)
+        done.append(f"noisy side through {wanted.codec}{strength}, its delay of {late} samples cut off")
+    gain = np.float32(10.0 ** (wanted.gain_db / 20.0))
+    if wanted.gain_db:
+        clean, noisy = clean * gain, noisy * gain
+    return clean, noisy, facts | {"level_db": wanted.gain_db, "done": "; ".join(done)}
 
 
 def _noise_part(noise: Noise, n_samples: int, rate: int, seed: int) -> tuple[np.ndarray, int]:
@@ -250,7 +319,8 @@ def _finish(task: Task, clean: np.ndarray, noisy: np.ndarray, facts: dict) -> Ma
     clean, noisy = shards.to_float(stored)
     speech = task.speech
     return Made(
-        facts
+        {"room": ""}
+        | facts
         | {
             "id": task.id,
             "corpus": task.corpus,
@@ -259,7 +329,6 @@ def _finish(task: Task, clean: np.ndarray, noisy: np.ndarray, facts: dict) -> Ma
             "gender": speech.gender,
             "clean_source": speech.source,
             "clean_offset": speech.start,
-            "room": "",
             "snr_measured_db": _snr_db(clean, noisy - clean),
             "gain": gain,
             "n_samples": len(clean),
@@ -277,10 +346,6 @@ def _finish(task: Task, clean: np.ndarray, noisy: np.ndarray, facts: dict) -> Ma
     )
 
 
-def _power(wave: np.ndarray) -> float:
-    return float(np.mean(np.square(wave, dtype=np.float64)))
-
-
 def _snr_db(clean: np.ndarray, noise: np.ndarray) -> float:
-    power = _power(noise)
-    return 10.0 * math.log10(_power(clean) / power) if power > 0.0 else math.inf
+    power = levels.power(noise)
+    return 10.0 * math.log10(levels.power(clean) / power) if power > 0.0 else math.inf

@@ -8,12 +8,13 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from diffse import audio, paths, storage
-from diffse.data import manifest, mixing
+from diffse.data import augmentation, manifest, mixing, rooms
 from diffse.data.corpora import demo, folder
 from diffse.data.manifest import SPLITS
 from diffse.data.parallel import Workers
@@ -21,6 +22,7 @@ from diffse.data.recordings import (
     Noise,
     Recordings,
     Rejected,
+    Rir,
     Speech,
     check_disjoint,
     mixture_id,
@@ -28,7 +30,7 @@ from diffse.data.recordings import (
 )
 from diffse.data.shards import MAX_BYTES, item_bytes
 from diffse.errors import DiffseError
-from diffse.settings import DemoCorpus, FolderCorpus, Params
+from diffse.settings import Augmentation, DemoCorpus, FolderCorpus, Levels, Params, Rooms
 
 log = logging.getLogger(__name__)
 
@@ -82,23 +84,27 @@ def _workspace(parent: Path) -> Iterator[Path]:
 def _prepare(job: _Job, found: Recordings) -> dict:
     counts = _mixture_counts(job.settings)
     speech = with_unique_ids(found.speech, counts)
-    _check_splits(speech, found.noise)
-    total = len(speech) + len(found.noise) + len(found.rejected)
-    noises, rejected = _scan_noises(job, found.noise)
-    rejected = found.rejected + rejected
-    kinds = _kinds(noises)
+    _check_splits(speech, found.noise, found.rirs)
+    total = len(speech) + len(found.noise) + len(found.rirs) + len(found.rejected)
+    noises, silent = _scan_noises(job, found.noise)
+    rirs, unfit = _scan_rirs(job, found.rirs)
+    rejected = found.rejected + silent + unfit
+    kinds, measured = _kinds(noises), _rooms(rirs)
     for split in sorted({item.split for item in speech}):
         if found.noise and not kinds[split]:
             _refuse(job, rejected, f"there is no usable noise for the split '{split}'")
+        if found.rirs and not measured[split]:
+            _refuse(job, rejected, f"there is no usable room response for the split '{split}'")
     tasks = sorted(
-        _tasks(job, speech, kinds, counts), key=lambda task: (SPLITS.index(task.speech.split), task.id)
+        _tasks(job, speech, kinds, measured, counts),
+        key=lambda task: (SPLITS.index(task.speech.split), task.id),
     )
-    with storage.atomic_folder(job.target) as partial:
-        rows, refused = _write_mixtures(job, tasks, partial)
+    with storage.atomic_folder(job.target) as unfinished:
+        rows, refused = _write_mixtures(job, tasks, unfinished)
         rejected = _once(rejected + refused)
         _check_share(job, rejected, total, rows)
-        _write_rejected(partial / manifest.REJECTED, rejected)
-        _write_manifest(rows, partial)
+        _write_rejected(unfinished / manifest.REJECTED, rejected)
+        _write_manifest(rows, unfinished)
     _failed_list(job).unlink(missing_ok=True)
     return _summary(job, rows, rejected)
 
@@ -123,7 +129,7 @@ def _mixture_counts(settings: DemoCorpus | FolderCorpus) -> dict[str, int]:
     return {split: getattr(settings.mixtures_per_utterance, split) for split in SPLITS}
 
 
-def _check_splits(speech: list, noises: list[Noise]) -> None:
+def _check_splits(speech: list, noises: list[Noise], rirs: list[Rir]) -> None:
     check_disjoint(
         ((item.speaker, item.split, item.source) for item in speech),
         "speaker",
@@ -132,6 +138,7 @@ def _check_splits(speech: list, noises: list[Noise]) -> None:
     check_disjoint(
         ((item.source, item.split, item.source) for item in noises), "noise", "keep each recording in one split"
     )
+    check_disjoint(((item.room, item.split, item.source) for item in rirs), "room", "keep each in one split")
 
 
 def _scan_noises(job: _Job, noises: list[Noise]) -> tuple[list[Noise], list[Rejected]]:
@@ -158,6 +165,22 @@ def scan_noise(noise: Noise) -> Noise | Rejected:
     return replace(noise, samples=scan.samples, rate=scan.rate, sha256=storage.sha256_file(noise.path))
 
 
+def _scan_rirs(job: _Job, rirs: list[Rir]) -> tuple[list[Rir], list[Rejected]]:
+    """Measure every response once, so that only sound ones are drawn."""
+    if not rirs:
+        return [], []
+    results = list(job.workers.map(partial(rooms.scan, max_t60=job.settings.rooms.max_t60), rirs, chunk=4))
+    return [x for x in results if isinstance(x, Rir)], [x for x in results if isinstance(x, Rejected)]
+
+
+def _rooms(rirs: list[Rir]) -> dict[str, dict[str, list[Rir]]]:
+    """Split -> room -> responses, sorted by name."""
+    found: dict[str, dict[str, list[Rir]]] = defaultdict(lambda: defaultdict(list))
+    for rir in sorted(rirs, key=lambda item: item.source):
+        found[rir.split][rir.room].append(rir)
+    return found
+
+
 def _kinds(noises: list[Noise]) -> dict[str, dict[str, list[Noise]]]:
     """Split -> kind -> recordings, sorted by name so that draws do not depend on the listing's order."""
     kinds: dict[str, dict[str, list[Noise]]] = defaultdict(lambda: defaultdict(list))
@@ -166,20 +189,29 @@ def _kinds(noises: list[Noise]) -> dict[str, dict[str, list[Noise]]]:
     return kinds
 
 
-def _tasks(job: _Job, speech: list, kinds: dict, counts: dict[str, int]) -> Iterator[mixing.Task]:
+def _tasks(
+    job: _Job, speech: list, kinds: dict, measured: dict, counts: dict[str, int]
+) -> Iterator[mixing.Task]:
     settings = job.settings
     min_seconds = getattr(settings, "min_seconds", _DEMO_MIN_SECONDS)
+    in_rooms = getattr(settings, "rooms", Rooms())
+    levels = getattr(settings, "levels", Levels())
+    changes = getattr(settings, "augmentation", Augmentation())
     for item in speech:
         for number in range(1, counts[item.split] + 1):
             row_id = mixture_id(item.id, number)
             seed = mixing.row_seed(settings.seed, row_id)
-            noise, snr_db = None, None
+            noise, snr_db, room = None, None, None
             if item.noisy_path is None:
-                noise, snr_db = mixing.draw(
-                    seed, _allowed(kinds[item.split], item), getattr(settings.snr_db, item.split)
-                )
-                snr_db = snr_db if item.snr_db is None else item.snr_db
-            yield mixing.Task(row_id, job.corpus, seed, settings.rate, min_seconds, item, noise, snr_db)
+                room = rooms.draw(in_rooms, measured[item.split], seed)
+                if kinds[item.split]:
+                    noise, snr_db = mixing.draw(
+                        seed, _allowed(kinds[item.split], item), getattr(settings.snr_db, item.split)
+                    )
+                    snr_db = snr_db if item.snr_db is None else item.snr_db
+            task = mixing.Task(row_id, job.corpus, seed, settings.rate, min_seconds, item, noise, snr_db)
+            changed = augmentation.draw(changes, item.split, seed)
+            yield replace(task, room=room, rooms=in_rooms, levels=levels, augmented=changed)
 
 
 def _allowed(kinds: dict[str, list[Noise]], item: Speech) -> dict[str, list[Noise]]:

@@ -52,6 +52,18 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Rir:
+    """A measured room impulse response. Whatever room it was measured in belongs to one split."""
+
+    split: str
+    room: str
+    path: Path
+    source: str
+    channel: int = 0  # ANY_CHANNEL: drawn for each mixture
+    channels: int = 1  # known once it has been scanned
+
+
+@dataclass(frozen=True)
 class Rejected:
     """A file that is not used, and why."""
 
@@ -65,6 +77,7 @@ class Recordings:
 
     speech: list[Speech] = field(default_factory=list)
     noise: list[Noise] = field(default_factory=list)
+    rirs: list[Rir] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
 

@@ -63,7 +63,7 @@ def draw_room(rooms: SimulatedRooms, seed: int) -> Shoebox:
     A source nearer to the microphone or farther from it than `rooms.distance` allows is drawn again.
     ValueError when a hundred draws find none.
     """
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([seed, 3])
     t60 = float(rng.uniform(*rooms.t60))
     size = tuple(float(rng.uniform(*extent)) for extent in (rooms.length, rooms.width, rooms.height))
     keep = [min(rooms.wall_distance, extent / 2) for extent in size]  # low rooms leave the middle
@@ -283,7 +283,8 @@ def reverberate(
     wanted = response.direct
     if target == "early":
         wanted = response.wave[: response.delay + 1 + round(early_ms * rate / 1000.0)]
-    unit = float(response.direct[response.delay])
+    # by energy: between two samples, the direct sound's largest one is less than its gain
+    unit = math.copysign(float(np.sqrt(np.sum(np.square(response.direct)))), response.direct[response.delay])
     n = next_fast_len(len(dry) + max(len(response.wave), len(wanted)) - 1, real=True)
     spectrum = rfft(dry.astype(np.float64), n)
     first = 0 if keep_delay else response.delay

@@ -2,7 +2,8 @@
 
 Everything lies below `sources/<corpus>/`, which may be a link. wav, flac and ogg of any rate and length;
 of several channels the first is used. The speaker of a file is the folder that holds it (for files that lie
-flat in the clean folder: its name up to the first "_"), the kind of a noise the folder that holds it.
+flat in the clean folder: its name up to the first "_"), the kind of a noise the folder that holds it, the
+room of a response the folder that holds it (for files that lie flat in theirs: the name).
 Splits come from lists, or whole speakers and noise recordings are dealt out by the shares in the settings.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from diffse.audio import SUFFIXES
 from diffse.data.manifest import SPLITS
 from diffse.data.parallel import Workers
-from diffse.data.recordings import Noise, Recordings, Rejected, Speech, base_id
+from diffse.data.recordings import Noise, Recordings, Rejected, Rir, Speech, base_id
 from diffse.errors import DiffseError
 from diffse.settings import FolderCorpus, SplitLists
 
@@ -35,20 +36,58 @@ def find(settings: FolderCorpus, source: Path, workspace: Path, workers: Workers
 
 
 def _find_mix(settings: FolderCorpus, source: Path) -> Recordings:
-    if not _has_lists(settings.clean_lists) and not _has_lists(settings.noise_lists):
+    if settings.noise and not _has_lists(settings.clean_lists) and not _has_lists(settings.noise_lists):
         _refuse_overlap(source, settings.clean, settings.noise)
     clean = _split_files(settings, source, settings.clean, settings.clean_lists, "clean")
-    noise = _split_files(settings, source, settings.noise, settings.noise_lists, "noise")
-    found = Recordings()
+    noise = (
+        _split_files(settings, source, settings.noise, settings.noise_lists, "noise") if settings.noise else {}
+    )
+    genders = _genders(source, settings.speakers)
+    found = Recordings(rirs=_find_rirs(settings, source))
     for file, split in sorted(clean.items()):
         speaker = _speaker(file, settings.clean)
-        item = Speech(base_id(speaker, PurePosixPath(file).stem), split, speaker, source / file, file)
-        found.speech.append(item)
+        name = base_id(speaker, PurePosixPath(file).stem)
+        found.speech.append(Speech(name, split, speaker, source / file, file, genders.get(speaker, "")))
     for file, split in sorted(noise.items()):
         parent = PurePosixPath(file).parent
         kind = "noise" if parent == PurePosixPath(settings.noise) else parent.name
         found.noise.append(Noise(split, kind or "noise", source / file, file))
     return found
+
+
+def _find_rirs(settings: FolderCorpus, source: Path) -> list[Rir]:
+    """Measured responses with their rooms, whole rooms in one split."""
+    rooms = settings.rooms
+    if rooms.kind != "measured":
+        return []
+    if _has_lists(rooms.lists):
+        split_of = _by_lists(source, rooms.lists, "room response")
+    else:
+        files = _audio_files(source, rooms.folder)
+        advice = f"{source / rooms.folder}: {{found}} rooms"
+        split_of = _deal(
+            {file: _room(file, rooms.folder) for file in files}, settings, advice, "give rooms.lists"
+        )
+    return [
+        Rir(split, _room(file, rooms.folder), source / file, file) for file, split in sorted(split_of.items())
+    ]
+
+
+def _room(file: str, folder: str) -> str:
+    path = PurePosixPath(file)
+    flat = path.parent in (PurePosixPath(folder), PurePosixPath("."))
+    return path.stem if flat else path.parent.name
+
+
+def _genders(source: Path, name: str) -> dict[str, str]:
+    """Speaker -> "f" or "m", from the table of the setting `speakers`; empty without one."""
+    genders: dict[str, str] = {}
+    for line, text in _lines(source, name) if name else ():
+        speaker, _, gender = text.partition("\t")
+        if gender.strip().lower()[:1] not in ("f", "m"):
+            raise DiffseError(f"{source / name}, line {line}: write a speaker, a tab, and f or m")
+        genders[speaker.strip()] = gender.strip().lower()[0]
+    return genders
 
 
 def _split_files(
@@ -136,6 +175,7 @@ def _find_pairs(settings: FolderCorpus, source: Path) -> Recordings:
     else:
         pairs, unmatched = _matched_pairs(settings, source)
     found = Recordings(rejected=unmatched)
+    genders = _genders(source, settings.speakers)
     for clean, noisy in pairs:
         speaker = _speaker(clean, settings.clean)
         found.speech.append(
@@ -145,6 +185,7 @@ def _find_pairs(settings: FolderCorpus, source: Path) -> Recordings:
                 speaker=speaker,
                 path=source / clean,
                 source=clean,
+                gender=genders.get(speaker, ""),
                 noisy_path=source / noisy,
                 noisy_source=noisy,
             )
