@@ -6,7 +6,15 @@ from components import component
 
 
 @component
-def cache(workspace: str, corpus: str, settings: str, mixtures: str, spectrograms: dsl.OutputPath(str)):
+def cache(
+    workspace: str,
+    corpus: str,
+    settings: str,
+    mixtures: str,
+    spectrograms: dsl.OutputPath(str),
+    product: dsl.Output[dsl.Dataset],
+    facts: dsl.Output[dsl.Metrics],
+):
     """Store a corpus as compressed spectrograms for training.
 
     Args:
@@ -15,10 +23,11 @@ def cache(workspace: str, corpus: str, settings: str, mixtures: str, spectrogram
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the corpus's pairs, from their gate.
         spectrograms: reference of the cache.
+        product: what it is, with its reference, for the page of the step.
+        facts: its counts and levels, shown by Kubeflow.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "cache", corpus]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings, "--needs", mixtures]
-    subprocess.run([*command, "--write-reference", spectrograms], check=True)
+    handover.run(
+        ["cache", corpus], workspace, settings, [mixtures], spectrograms, product=product, numbers=facts
+    )

@@ -6,7 +6,15 @@ from components import component
 
 
 @component
-def check(workspace: str, artifact: str, names: list, settings: str, judged: str, passed: dsl.OutputPath(str)):
+def check(
+    workspace: str,
+    artifact: str,
+    names: list,
+    settings: str,
+    judged: str,
+    passed: dsl.OutputPath(str),
+    verdict: dsl.Output[dsl.Markdown],
+):
     """Judge an artifact by the rules of its gate; a broken rule fails the step.
 
     Args:
@@ -16,10 +24,8 @@ def check(workspace: str, artifact: str, names: list, settings: str, judged: str
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         judged: reference of the artifact.
         passed: the same reference, once the artifact has passed.
+        verdict: every rule, what was observed and its limit, shown by Kubeflow.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "check", artifact, *names]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings, "--needs", judged]
-    subprocess.run([*command, "--write-reference", passed], check=True)
+    handover.run(["check", artifact, *names], workspace, settings, [judged], passed, text=verdict)

@@ -14,6 +14,8 @@ def enhance(
     mixtures: str,
     checkpoint: str,
     enhanced: dsl.OutputPath(str),
+    product: dsl.Output[dsl.Dataset],
+    facts: dsl.Output[dsl.Metrics],
 ):
     """Enhance the test split of a corpus with a system.
 
@@ -25,11 +27,17 @@ def enhance(
         mixtures: reference of the corpus's pairs, from their gate.
         checkpoint: reference of the system, from its gate.
         enhanced: reference of the enhanced audio.
+        product: what it is, with its reference, for the page of the step.
+        facts: its counts and levels, shown by Kubeflow.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "enhance", system, corpus]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
-    command += ["--needs", mixtures, "--needs", checkpoint]
-    subprocess.run([*command, "--write-reference", enhanced], check=True)
+    handover.run(
+        ["enhance", system, corpus],
+        workspace,
+        settings,
+        [mixtures, checkpoint],
+        enhanced,
+        product=product,
+        numbers=facts,
+    )

@@ -7,7 +7,14 @@ from components import component
 
 @component
 def enhance_external(
-    workspace: str, system: str, corpus: str, settings: str, mixtures: str, enhanced: dsl.OutputPath(str)
+    workspace: str,
+    system: str,
+    corpus: str,
+    settings: str,
+    mixtures: str,
+    enhanced: dsl.OutputPath(str),
+    product: dsl.Output[dsl.Dataset],
+    facts: dsl.Output[dsl.Metrics],
 ):
     """Take the files of an external system, or run its program in this image.
 
@@ -18,10 +25,11 @@ def enhance_external(
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the corpus's pairs, from their gate.
         enhanced: reference of the enhanced audio.
+        product: what it is, with its reference, for the page of the step.
+        facts: its counts and levels, shown by Kubeflow.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "enhance", system, corpus]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings, "--needs", mixtures]
-    subprocess.run([*command, "--write-reference", enhanced], check=True)
+    handover.run(
+        ["enhance", system, corpus], workspace, settings, [mixtures], enhanced, product=product, numbers=facts
+    )

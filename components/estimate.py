@@ -6,7 +6,15 @@ from components import component
 
 
 @component
-def estimate(workspace: str, corpus: str, settings: str, spectrograms: str, statistics: dsl.OutputPath(str)):
+def estimate(
+    workspace: str,
+    corpus: str,
+    settings: str,
+    spectrograms: str,
+    statistics: dsl.OutputPath(str),
+    product: dsl.Output[dsl.Dataset],
+    facts: dsl.Output[dsl.Metrics],
+):
     """Measure the levels of a corpus that some objectives need.
 
     Args:
@@ -15,10 +23,11 @@ def estimate(workspace: str, corpus: str, settings: str, spectrograms: str, stat
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         spectrograms: reference of the corpus's cache, from its gate.
         statistics: reference of the levels.
+        product: what it is, with its reference, for the page of the step.
+        facts: its counts and levels, shown by Kubeflow.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "estimate", corpus]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings, "--needs", spectrograms]
-    subprocess.run([*command, "--write-reference", statistics], check=True)
+    handover.run(
+        ["estimate", corpus], workspace, settings, [spectrograms], statistics, product=product, numbers=facts
+    )

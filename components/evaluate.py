@@ -14,6 +14,7 @@ def evaluate(
     mixtures: str,
     scored: str,
     results: dsl.OutputPath(str),
+    scores: dsl.Output[dsl.Metrics],
 ):
     """Score the test split of a corpus against its clean speech.
 
@@ -25,11 +26,8 @@ def evaluate(
         mixtures: reference of the corpus's pairs, from their gate.
         scored: reference of the audio to score, from its gate: the enhanced, or the pairs for 'unprocessed'.
         results: reference of the scores.
+        scores: the means, shown and compared by Kubeflow.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "evaluate", system, corpus]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
-    command += ["--needs", mixtures, "--needs", scored]
-    subprocess.run([*command, "--write-reference", results], check=True)
+    handover.run(["evaluate", system, corpus], workspace, settings, [mixtures, scored], results, numbers=scores)

@@ -6,7 +6,14 @@ from components import component
 
 
 @component
-def prepare(workspace: str, corpus: str, settings: str, mixtures: dsl.OutputPath(str)):
+def prepare(
+    workspace: str,
+    corpus: str,
+    settings: str,
+    mixtures: dsl.OutputPath(str),
+    product: dsl.Output[dsl.Dataset],
+    facts: dsl.Output[dsl.Metrics],
+):
     """Mix or collect the pairs of a corpus.
 
     Args:
@@ -14,10 +21,9 @@ def prepare(workspace: str, corpus: str, settings: str, mixtures: dsl.OutputPath
         corpus: name under `prepare` in params.yaml.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the prepared pairs.
+        product: what it is, with its reference, for the page of the step.
+        facts: its counts and levels, shown by Kubeflow.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "prepare", corpus]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
-    subprocess.run([*command, "--write-reference", mixtures], check=True)
+    handover.run(["prepare", corpus], workspace, settings, [], mixtures, product=product, numbers=facts)

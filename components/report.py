@@ -7,7 +7,11 @@ from components import component
 
 @component
 def report(
-    workspace: str, settings: str, results: list, page: dsl.Output[dsl.HTML], reference: dsl.OutputPath(str)
+    workspace: str,
+    settings: str,
+    results: list,
+    page: dsl.Output[dsl.HTML],
+    reference: dsl.OutputPath(str),
 ):
     """Write the report over all results.
 
@@ -18,10 +22,6 @@ def report(
         page: the report, one self-contained page, shown by Kubeflow.
         reference: reference of the report.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "report", "--page", page.path]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
-    command += [part for each in results for part in ("--needs", each)]
-    subprocess.run([*command, "--write-reference", reference], check=True)
+    handover.run(["report"], workspace, settings, results, reference, page=page)

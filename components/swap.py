@@ -14,6 +14,8 @@ def swap(
     checkpoint: str,
     predictor: str,
     results: dsl.OutputPath(str),
+    scores: dsl.Output[dsl.Metrics],
+    table: dsl.Output[dsl.Markdown],
 ):
     """Score a StoRM system with the predictor of another system.
 
@@ -25,11 +27,17 @@ def swap(
         checkpoint: reference of the StoRM system, from its gate.
         predictor: reference of the other system, from its gate.
         results: reference of the scores.
+        scores: the means, shown and compared by Kubeflow.
+        table: the same as a table.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "swap", name]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
-    command += ["--needs", mixtures, "--needs", checkpoint, "--needs", predictor]
-    subprocess.run([*command, "--write-reference", results], check=True)
+    handover.run(
+        ["swap", name],
+        workspace,
+        settings,
+        [mixtures, checkpoint, predictor],
+        results,
+        numbers=scores,
+        text=table,
+    )

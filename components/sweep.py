@@ -7,7 +7,14 @@ from components import component
 
 @component
 def sweep(
-    workspace: str, name: str, settings: str, mixtures: str, checkpoint: str, results: dsl.OutputPath(str)
+    workspace: str,
+    name: str,
+    settings: str,
+    mixtures: str,
+    checkpoint: str,
+    results: dsl.OutputPath(str),
+    scores: dsl.Output[dsl.Metrics],
+    table: dsl.Output[dsl.Markdown],
 ):
     """Score a system at several numbers of steps or lengths of its weights' average.
 
@@ -18,11 +25,11 @@ def sweep(
         mixtures: reference of the corpus's pairs, from their gate.
         checkpoint: reference of the system, from its gate.
         results: reference of the scores.
+        scores: the means, shown and compared by Kubeflow.
+        table: the same as a table.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "sweep", name]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
-    command += ["--needs", mixtures, "--needs", checkpoint]
-    subprocess.run([*command, "--write-reference", results], check=True)
+    handover.run(
+        ["sweep", name], workspace, settings, [mixtures, checkpoint], results, numbers=scores, text=table
+    )

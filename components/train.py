@@ -14,6 +14,8 @@ def train(
     spectrograms: str,
     statistics: str,
     checkpoint: dsl.OutputPath(str),
+    model: dsl.Output[dsl.Model],
+    progress: dsl.Output[dsl.Metrics],
 ):
     """Train a system. After a lost node a retry continues where the last state was written.
 
@@ -25,11 +27,17 @@ def train(
         spectrograms: reference of the corpus's cache, from its gate.
         statistics: reference of the corpus's levels.
         checkpoint: reference of the trained system.
+        model: what it is, with its reference, for the page of the step.
+        progress: steps and best validation scores, shown and compared by Kubeflow.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "train", system]
-    command += ["--params", f"{workspace}/params.yaml", "--settings", settings]
-    command += ["--needs", mixtures, "--needs", spectrograms, "--needs", statistics]
-    subprocess.run([*command, "--write-reference", checkpoint], check=True)
+    handover.run(
+        ["train", system],
+        workspace,
+        settings,
+        [mixtures, spectrograms, statistics],
+        checkpoint,
+        product=model,
+        numbers=progress,
+    )

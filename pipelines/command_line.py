@@ -1,6 +1,7 @@
 """The command line that all pipelines share: compile, submit, or run here."""
 
 import argparse
+import datetime
 import os
 import sys
 import tempfile
@@ -10,9 +11,9 @@ from pathlib import Path
 
 from kfp import compiler, local
 
-from diffse import paths, settings
+from diffse import settings, storage
 from diffse.errors import DiffseError
-from pipelines import graph, submission
+from pipelines import graph, lint, submission
 from pipelines import placement as places
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -25,7 +26,9 @@ class Pipeline:
     script: str  # the file beside this one
     name: str  # on the cluster
     description: str
-    add_tasks: Callable[[graph.Chain], None]
+    add_tasks: Callable[[graph.Chain, argparse.Namespace], None]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    product: str = "."  # what a local run ends with, in the project folder
 
 
 def _arguments(pipeline: Pipeline) -> argparse.ArgumentParser:
@@ -34,9 +37,14 @@ def _arguments(pipeline: Pipeline) -> argparse.ArgumentParser:
     what.add_argument("--compile", type=Path, metavar="FILE", help="write the pipeline for upload")
     what.add_argument("--submit", action="store_true", help="start it on the cluster of --host")
     what.add_argument("--local", action="store_true", help="run it here, one step after the other")
+    pipeline.add_arguments(parser)
     parser.add_argument("--params", type=Path, default=PROJECT / "params.yaml", metavar="FILE")
     parser.add_argument("--workspace", metavar="DIR", help="project folder as the steps see it")
     parser.add_argument("--placement", type=Path, metavar="FILE", help="changes to pipelines/placement.py")
+    parser.add_argument(
+        "--release", action="store_true", help="refuse an image that is not named by its digest"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="run every step, whatever Kubeflow remembers")
     submission.add_arguments(parser)
     return parser
 
@@ -48,39 +56,52 @@ def main(pipeline: Pipeline, argv: list[str] | None = None) -> int:
     if args.submit and not args.host:
         parser.error("--submit needs --host")
     try:
-        params = settings.load(args.params)
         if args.local:
-            return _run_here(pipeline, params, Path(args.workspace or args.params.parent).resolve())
-        placement = places.load(args.placement)
-        built = _build(pipeline, params, args.workspace or f"{placement.mount_path}/diffse", placement)
-        return submission.submit(built, args) if args.submit else _compile(built, args.compile)
+            return _run_here(pipeline, args)
+        built = build(pipeline, args)
+        return submission.submit(built, args) if args.submit else _compile(built, args)
     except DiffseError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def _build(
-    pipeline: Pipeline, params: settings.Params, workspace: str, placement: places.Placement | None = None
-) -> Callable:
-    return graph.build(pipeline.name, pipeline.description, pipeline.add_tasks, params, workspace, placement)
+def build(pipeline: Pipeline, args: argparse.Namespace) -> Callable:
+    """The pipeline as kfp takes it: for a cluster, or with --local for kfp's local runner."""
+    params, placement = settings.load(args.params), None if args.local else places.load(args.placement)
+    if args.local:
+        workspace = str(Path(args.workspace or args.params.parent).resolve())
+    else:
+        workspace = args.workspace or f"{placement.mount_path}/diffse"
+    project = graph.Project(params, args.params, workspace, placement, caching=not args.no_cache)
+    tasks = lambda chain: pipeline.add_tasks(chain, args)  # noqa: E731
+    return graph.build(pipeline.name, pipeline.description, tasks, project)
 
 
-def _compile(built: Callable, target: Path) -> int:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(built, str(target))
-    print(f"pipeline written to {target}")
+def _compile(built: Callable, args: argparse.Namespace) -> int:
+    """Write the pipeline if the lint finds nothing."""
+    with storage.atomic_file(args.compile) as temporary:
+        compiler.Compiler().compile(built, str(temporary))
+        lint.check(temporary, args.compile, release=args.release)
+    print(f"pipeline written to {args.compile}")
     return 0
 
 
-def _run_here(pipeline: Pipeline, params: settings.Params, workspace: Path) -> int:
-    """Run with kfp's local runner. What the steps hand over is small and goes when the run ends."""
-    os.environ["DIFFSE_RUNNER"] = "kfp-local"
+def _run_here(pipeline: Pipeline, args: argparse.Namespace) -> int:
+    """Run with kfp's local runner. What the steps hand over is small and goes when the run ends.
+
+    kfp's own local cache stays off: its key knows nothing of what a folder holds, and it would answer with
+    results of other data.
+    """
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    os.environ.update(DIFFSE_RUNNER="kfp-local", DIFFSE_PIPELINE_RUN=f"{pipeline.name}-{now}")
+    runner = local.SubprocessRunner(use_venv=False)
     with tempfile.TemporaryDirectory(prefix="diffse-kfp-") as folder:
-        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder, raise_on_error=True)
+        local.init(runner, pipeline_root=folder, raise_on_error=True, enable_caching=False)
         try:
-            _build(pipeline, params, str(workspace))()
+            build(pipeline, args)()
         except RuntimeError as error:  # kfp's word for "a step failed"; the step has said why
             print(f"pipelines/{pipeline.script}: {error}", file=sys.stderr)
             return 1
-    print(f"report: {paths.report(workspace) / 'index.html'}")
+    workspace = Path(args.workspace or args.params.parent).resolve()
+    print(f"{pipeline.name}: {workspace / pipeline.product}")
     return 0

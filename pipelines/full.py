@@ -5,6 +5,7 @@ python pipelines/full.py --submit --host URL        compile and start it on a cl
 python pipelines/full.py --local                    run it here, without a cluster
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipelines import command_line
 from pipelines.graph import Chain
 
 
-def add_tasks(chain: Chain) -> None:
+def add_tasks(chain: Chain, _: argparse.Namespace) -> None:
     """Every stage of dvc.yaml."""
     params = chain.params
     for corpus in params.corpora:
@@ -38,6 +39,7 @@ PIPELINE = command_line.Pipeline(
     name="diffse",
     description="From recordings to a report over all systems and corpora.",
     add_tasks=add_tasks,
+    product="report/index.html",
 )
 
 if __name__ == "__main__":

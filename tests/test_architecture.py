@@ -13,9 +13,11 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "diffse"
 GROUPS = {
     "enhance_corpus": "enhancer",
     "enhance_files": "enhancer",
+    "cards": "cli",
     "commands": "cli",
     "dvc_remotes": "objects",
     "endings": "cli",
+    "handover": "cli",
     "external_program": "external",
     "presets": "settings",
     "settings_checks": "settings",

@@ -6,6 +6,7 @@ in diffse. Nothing heavy is imported before a verb needs it.
 """
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -75,6 +76,7 @@ def _enhance_files(args) -> dict:
         ema=args.ema,
         resample=not args.no_resample,
         overwrite=args.overwrite,
+        shard=args.shard or "1/1",
     )
 
 
@@ -173,6 +175,7 @@ def _add_common(sub: argparse.ArgumentParser) -> None:
     )
     runner.add_argument("--settings", metavar="JSON", help="stop unless params.yaml says the same")
     runner.add_argument("--write-reference", type=Path, metavar="FILE", help="name what was written there")
+    runner.add_argument("--write-card", type=Path, metavar="FILE", help="describe it there (JSON)")
 
 
 def _add_enhance(sub: argparse.ArgumentParser) -> None:
@@ -186,6 +189,7 @@ def _add_enhance(sub: argparse.ArgumentParser) -> None:
     files.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     files.add_argument("--no-resample", action="store_true", help="refuse files of another rate")
     files.add_argument("--overwrite", action="store_true", help="enhance again what is there already")
+    files.add_argument("--shard", metavar="I/N", help="of N equal parts of a folder only the Ith")
 
 
 # ------------------------------------------------------------------------------------------- one command
@@ -216,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
 def _is_for_files(args: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
     if args.checkpoint is not None:
         return True
-    for name in ("steps", "seed", "predictor", "ema", "batch", "device", "no_resample", "overwrite"):
+    for name in ("steps", "seed", "predictor", "ema", "batch", "device", "no_resample", "overwrite", "shard"):
         if getattr(args, name) not in (None, False):
             parser.error(f"--{name.replace('_', '-')} needs --checkpoint")
     if Path(args.source).exists() and not _is_external(args):
@@ -244,6 +248,10 @@ def _run_on_files(args: argparse.Namespace, argv: list[str]) -> int:
     """Enhance files."""
     with commands.recorded(args, "files", argv) as run, user_errors():
         run["result"] = result = _enhance_files(args)
+        if args.write_card:
+            from diffse import cards, storage
+
+            storage.write_json(args.write_card, cards.card_of_files(result, args.target))
     speed = result["real_time_factor"]
     print(
         f"{result['enhanced']} enhanced, {result['kept']} already there: {result['output']}"
@@ -266,14 +274,25 @@ def _run_step(args: argparse.Namespace, argv: list[str]) -> int:
         run["settings"] = steps.settings_read(step, params)
         _check_inputs(args, step, run["settings"], root)
         run["result"] = VERBS[step.verb][0](args, params, root)
+        if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes, and speaks for all
+            return 0
         steps.check_written(root, step)
         run["output"] = steps.reference(root, step.artifact)
         run["data"] = _data_versions(step, params, root)
-        if args.write_reference:
-            args.write_reference.parent.mkdir(parents=True, exist_ok=True)
-            args.write_reference.write_text(run["output"], encoding="utf-8")
+        _hand_over(args, step, run, root)
     print(f"{step.command}: done in {time.monotonic() - began:.1f} s, {root / step.writes[0]}")
     return 0
+
+
+def _hand_over(args: argparse.Namespace, step, run: dict, root: Path) -> None:
+    """Write what a pipeline runner asked for."""
+    from diffse import cards, storage
+
+    if args.write_card:
+        storage.write_json(args.write_card, cards.card(root, step, run["result"], run["output"]))
+    if args.write_reference:
+        with storage.atomic_file(args.write_reference) as temporary:
+            temporary.write_text(run["output"], encoding="utf-8")
 
 
 def _names(args: argparse.Namespace) -> list[str]:

@@ -27,14 +27,16 @@ def enhance_paths(
     ema: float | None = None,
     resample: bool = True,
     overwrite: bool = False,
+    shard: str = "1/1",
 ) -> dict:
     """Enhance a file, or every wav, flac and ogg file below a folder, under the same names in `target`.
 
     Format, sample type, rate, channels and length stay as they are. Existing outputs are kept unless
     `overwrite`; a bad file does not stop the others, but makes the whole end with a DiffseError. `predictor`
-    and `ema` as in `Enhancer.from_checkpoint`.
+    and `ema` as in `Enhancer.from_checkpoint`. Of `shard` "2/5" every fifth file is enhanced, from the second
+    on: machines that are given one each do all of a folder, and each file comes out the same as alone.
     """
-    jobs = plan(source, target)
+    jobs = shard_of(plan(source, target), shard)
     change = {"steps": steps, "predictor": predictor, "ema": ema}
     enhancer = Enhancer.from_checkpoint(checkpoint, device, **change, batch=batch, seed=seed, resample=resample)
     done, kept, failures, seconds, clipped = 0, 0, [], 0.0, 0
@@ -90,6 +92,14 @@ def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
         if os.path.abspath(file) == os.path.abspath(out) or (out.exists() and os.path.samefile(file, out)):
             raise DiffseError(f"{out}: would overwrite its own input; choose another output")
     return jobs
+
+
+def shard_of(jobs: list, shard: str) -> list:
+    """Part i of n equal parts, for "i/n" with i from 1 (DiffseError if it is written otherwise)."""
+    part, slash, count = shard.partition("/")
+    if not (slash and part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
+        raise DiffseError(f"--shard is '{shard}'; write I/N with I from 1 to N, for example 2/5")
+    return jobs[int(part) - 1 :: int(count)]
 
 
 def enhance_file(enhancer: Enhancer, file: Path, out: Path, key: str) -> tuple[float, int]:

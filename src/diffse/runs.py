@@ -32,6 +32,8 @@ def recorded(root: Path, verb: str, names: tuple[str, ...], arguments: list[str]
     """
     began, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     record = {"verb": verb, "names": list(names), "arguments": arguments, "started": began.isoformat()}
+    record |= {"runner": os.environ.get("DIFFSE_RUNNER") or "cli"}
+    record |= {"pipeline": os.environ.get("DIFFSE_PIPELINE_RUN") or None}  # the run of which this is a step
     try:
         yield record
         record.update(state="ok", error=None)

@@ -1,0 +1,94 @@
+"""The inside of a Kubeflow component: one call of the command line, and what it made as artifacts.
+
+kfp's artifacts are known here by their attributes alone (`path`, `metadata`, `log_metric`): diffse does not
+import kfp. What a component writes as an artifact is a description of a few kilobytes; the data stays in the
+workspace, and its reference says where and which version.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffse.errors import DiffseError
+
+PROCESSES = "DIFFSE_PROCESSES"  # how many a training is divided among; set for steps with several GPUs
+_REFERENCE = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
+
+
+def run(
+    arguments: list[str],
+    workspace: str,
+    settings: str = "",
+    needs: Sequence[str] = (),
+    reference: str = "",
+    *,
+    product: Any = None,
+    numbers: Any = None,
+    text: Any = None,
+    page: Any = None,
+) -> None:
+    """Run `diffse <arguments>` in the workspace and describe its product in the artifacts that are given.
+
+    `needs` are references of the inputs ("": one that nobody has made yet, which is not compared), `reference`
+    is the file for that of the product ("": the step is none of the chain and has no settings). `product`
+    (Dataset or Model) and `text` (Markdown) become files, `numbers` (Metrics) metadata, `page` (HTML) the
+    report. Exits with the command's code if it fails; DiffseError if something promised is not there then.
+    """
+    command = [*launcher(arguments[0]), *arguments, "--params", f"{workspace}/params.yaml"]
+    command += [part for needed in needs if needed for part in ("--needs", needed)]
+    if reference:
+        command += ["--settings", settings, "--write-reference", reference]
+    if page is not None:
+        command += ["--page", page.path]
+    with tempfile.TemporaryDirectory() as folder:
+        card = Path(folder) / "card.json"
+        code = subprocess.run([*command, "--write-card", card], cwd=workspace).returncode
+        if code:
+            raise SystemExit(code)
+        facts = json.loads(card.read_text(encoding="utf-8"))
+    _describe(facts, product, numbers, text, page)
+    _check_written(facts["command"], reference, [a for a in (product, text, page) if a is not None])
+
+
+def launcher(verb: str) -> list[str]:
+    """How `diffse` is started: under torchrun where a training is to run in several processes."""
+    count = int(os.environ.get(PROCESSES, "1"))
+    if verb != "train" or count == 1:
+        return [sys.executable, "-m", "diffse"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return [*torchrun, "-m", "diffse"]
+
+
+def _describe(facts: dict[str, Any], product: Any, numbers: Any, text: Any, page: Any) -> None:
+    for artifact in (product, numbers, text, page):
+        if artifact is not None:
+            artifact.metadata.update({key: facts[key] for key in ("reference", "location", "checksum")})
+    if product is not None:
+        product.metadata.update(facts["numbers"])
+        _write(product.path, json.dumps(facts, indent=2))
+    if numbers is not None:
+        for name, value in facts["numbers"].items():
+            numbers.log_metric(name, value)
+    if text is not None:
+        _write(text.path, facts["text"])
+
+
+def _write(path: str, content: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(content, encoding="utf-8")
+
+
+def _check_written(command: str, reference: str, artifacts: list[Any]) -> None:
+    """kfp does not notice an output that was not written; the next step would."""
+    written = Path(reference).read_text(encoding="utf-8") if Path(reference).is_file() else ""
+    if reference and not _REFERENCE.fullmatch(written):
+        raise DiffseError(f"'{command}' ended without the reference of what it made; please report this")
+    for artifact in artifacts:
+        if not Path(artifact.path).is_file() or not Path(artifact.path).stat().st_size:
+            raise DiffseError(f"'{command}' did not write {artifact.path}; please report this")

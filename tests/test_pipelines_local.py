@@ -1,0 +1,175 @@
+"""Pipelines in kfp's local runner: the commands of dvc.yaml, what they hand over, the results."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small_project
+from test_pipelines import FULL, PARAMS, dvc_commands
+
+from diffse import steps
+
+
+@pytest.fixture(scope="module")
+def local_run(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    folder = small_project.create(tmp_path_factory.mktemp("local"))
+    small_project.write_params(folder, PARAMS)
+    done = small_project.run(folder, sys.executable, FULL, "--local", "--params", "params.yaml")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder, done
+
+
+def steps_of(folder: Path) -> list[dict]:
+    """Run records but that of the pipeline itself."""
+    return [record for record in small_project.records(folder) if record["verb"] != "pipeline"]
+
+
+@pytest.mark.timeout(900)  # the local run is half a minute on an idle machine
+def test_a_local_run_calls_the_commands_of_dvc(local_run):
+    folder, done = local_run
+    records = steps_of(folder)
+    called = [" ".join(("diffse", record["verb"], *record["names"])) for record in records]
+    assert sorted(called) == sorted(dvc_commands(PARAMS))
+    assert {record["state"] for record in records} == {"ok"}
+    assert done.stdout.splitlines()[-1] == f"diffse: {folder / 'report/index.html'}"
+
+
+@pytest.mark.timeout(900)
+def test_all_records_of_a_local_run_name_it(local_run):
+    folder, _ = local_run
+    records = small_project.records(folder)
+    assert {record["runner"] for record in records} == {"kfp-local"}
+    assert len({record["pipeline"] for record in records}) == 1
+    last = records[-1]
+    assert (last["verb"], last["names"], last["state"]) == ("pipeline", ["diffse"], "ok")
+    assert last["result"] == {"state": "SUCCEEDED", "failed_steps": {}}
+
+
+def inputs_of(verb: str, names: list[str]) -> set[str]:
+    """Locations that a step must be given references of."""
+    corpus = names[-1].rpartition(".")[2] if names else ""
+    mixtures = f"data/{corpus}/mixtures"
+    if verb == "check":
+        return {str(steps.describe(verb, names).artifact)}
+    if verb == "report":
+        systems = ("unprocessed", "score.near", "bridge.near", "theirs")
+        scores = {f"results/{system}/{corpus}" for system in systems for corpus in ("near", "far")}
+        return scores | {"results/sweeps/fine", "results/swaps/other"}
+    if verb == "evaluate":
+        return {mixtures} if names[0] == "unprocessed" else {mixtures, f"enhanced/{names[0]}/{corpus}"}
+    cache, levels = f"data/{corpus}/cache", f"data/{corpus}/statistics.json"
+    return {
+        "prepare": set(),
+        "cache": {mixtures},
+        "estimate": {cache},
+        "train": {mixtures, cache, levels},
+        "enhance": {mixtures} if names[0] == "theirs" else {mixtures, f"models/{names[0]}"},
+        "sweep": {"data/near/mixtures", "models/score.near"},
+        "swap": {"data/near/mixtures", "models/score.near", "models/bridge.near"},
+    }[verb]
+
+
+@pytest.mark.timeout(900)
+def test_steps_hand_over_references_of_their_inputs(local_run):
+    folder, _ = local_run
+    references = {}
+    for record in steps_of(folder):
+        arguments = record["arguments"]
+        needs = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--needs"]
+        assert {needed.partition("@")[0] for needed in needs} == inputs_of(record["verb"], record["names"])
+        for needed in needs:
+            assert needed == references[needed.partition("@")[0]], arguments
+        references[record["output"].partition("@")[0]] = record["output"]
+
+
+@pytest.mark.timeout(900)
+def test_an_input_that_changed_behind_the_pipeline_stops_it(local_run):
+    folder, _ = local_run
+    (folder / "data/near/mixtures/made.json").write_text("{}")
+    train = next(record for record in small_project.records(folder) if record["verb"] == "train")
+    done = small_project.run(folder, sys.executable, "-m", "diffse", *train["arguments"])
+    assert done.returncode == 2
+    assert "this step was given" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_failing_gate_ends_the_local_run(tmp_path):
+    folder = small_project.create(tmp_path)
+    params = json.loads(json.dumps(small_project.PARAMS))
+    params["check"]["mixtures"]["min_seconds"] = 200.0
+    small_project.write_params(folder, params)
+    done = small_project.run(folder, sys.executable, FULL, "--local", "--params", "params.yaml")
+    assert done.returncode == 1
+    assert "duration: 3 utterances below 200.0 s" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("pipelines/full.py: ")
+    assert {record["verb"] for record in steps_of(folder)} == {"prepare", "check"}
+    last = small_project.records(folder)[-1]
+    assert (last["verb"], last["state"]) == ("pipeline", "failed")
+    assert set(last["result"]["failed_steps"]) == {"check mixtures near", "check mixtures far"}
+    assert "duration: 3 utterances below 200.0 s" in last["error"]
+    assert "- `diffse check mixtures near`: data/near/mixtures: duration" in done.stdout
+
+
+# ------------------------------------------------------------------------------------- the real steps
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_dvc_and_kubeflow_make_the_same(tmp_path):
+    """The whole chain with real steps on a tiny project: both runners end with the same bytes."""
+    import tiny
+
+    folders = {}
+    for runner in ("dvc", "kubeflow"):
+        folders[runner] = folder = tmp_path / runner
+        small_project.create(folder)
+        for corpus in small_project.PARAMS["corpora"]:
+            (folder / "sources" / corpus / "speech.txt").unlink()
+        tiny.make_sources(folder)
+        checks = {"mixtures": {}, "cache": {}, "metrics": {"max_missing": 1.0}}
+        checks |= {"checkpoint": {"max_final_loss_ratio": 100.0}, "enhanced": {"max_gain_db": 200.0}}
+        (folder / "sources/external/theirs/copy.py").write_text(
+            "import shutil, sys; shutil.copytree(*sys.argv[1:], dirs_exist_ok=True)"
+        )
+        program = [sys.executable, "sources/external/theirs/copy.py", "{input}", "{output}"]
+        more = {"externals": ["theirs"], "external": {"theirs": {"command": program}}}
+        sweep = {"system": "bridge.toy", "corpus": "toy", "values": [1, 3], "files": 2, "metrics": ["estoi"]}
+        more |= {"sweeps": {"fine": sweep}, "report": {"title": "tiny"}}
+        tiny.write_params(folder, check=checks, cache={"n_fft": 510}, **more)
+    bin_folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    commands = {
+        "dvc": ["dvc", "repro"],
+        "kubeflow": [sys.executable, FULL, "--local", "--params", "params.yaml"],
+    }
+    for runner, command in commands.items():
+        environment = {**os.environ, "PATH": bin_folder}
+        done = subprocess.run(command, cwd=folders[runner], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    made = [files_of(folder) for folder in folders.values()]
+    assert made[0] == made[1]
+    assert {
+        "data/toy/statistics.json",
+        "models/bridge.toy/best/weights.safetensors",
+        "results/unprocessed/toy/per_file.csv",
+        "results/theirs/toy/per_file.csv",
+        "results/sweeps/fine/figure.svg",
+    } <= set(made[0])
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """Checksums of what must not depend on the runner: all but what says how long something took."""
+    timed = {"enhanced.json", "summary.json", "table.csv"}
+    kept = {}
+    for top in ("data", "models", "enhanced", "results"):
+        for file in sorted((folder / top).rglob("*")):
+            hidden = any(part.startswith(".") or part == "dvclive" for part in file.relative_to(folder).parts)
+            if file.is_file() and not hidden and file.name not in timed:
+                content = file.read_bytes()
+                if file.name == "checkpoint.json":  # the code may be edited while this test runs
+                    content = json.dumps(json.loads(content) | {"code_version": None}).encode()
+                kept[str(file.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+    return kept
