@@ -20,6 +20,10 @@ GROUPS = {
     "handover": "cli",
     "external_program": "external",
     "presets": "settings",
+    "run_log": "runs",
+    "run_places": "runs",
+    "run_process": "runs",
+    "run_records": "runs",
     "settings_checks": "settings",
     "settings_corpora": "settings",
     "settings_evaluation": "settings",
@@ -33,11 +37,12 @@ GROUPS = {
     "validating": "training",
     "__main__": "cli",
 }
-FILES = {"errors", "storage", "objects", "paths"}
+FILES = {"errors", "storage", "objects", "paths", "progress"}
 ALLOWED: dict[str, set[str]] = {
     # leaves
     "errors": set(),
     "paths": {"errors"},
+    "progress": set(),
     "storage": {"errors"},
     "objects": {"errors", "storage"},
     "settings_limits": set(),
@@ -83,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"settings", "settings_reader", "data", "metrics", "enhancer", "recipes", "report"}
     | {"checkpoint", "posthoc"},
     "steps": FILES | {"settings"},
-    "runs": {"paths", "storage", "objects"},
+    "runs": FILES,
     "cli": FILES
     | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"}
     | {"external", "sweeping", "importers"},

@@ -6,17 +6,19 @@ in diffse. Nothing heavy is imported before a verb needs it.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from diffse import __version__, commands
 from diffse.endings import stop_on_sigterm, user_errors
-from diffse.errors import DiffseError
+from diffse.errors import DiffseError, GateFailed
 
 # ------------------------------------------------------------------------------------------------ verbs
 
@@ -272,8 +274,10 @@ def _run_step(args: argparse.Namespace, argv: list[str]) -> int:
         params = settings.load(args.params)
         steps.check_names(step, params, args.params)
         run["settings"] = steps.settings_read(step, params)
+        run["inputs"], run["data"] = args.needs, _data_versions(step, params, root)
         _check_inputs(args, step, run["settings"], root)
-        run["result"] = VERBS[step.verb][0](args, params, root)
+        with _verdict(step, root, run):
+            run["result"] = VERBS[step.verb][0](args, params, root)
         if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes, and speaks for all
             return 0
         steps.check_written(root, step)
@@ -293,6 +297,24 @@ def _hand_over(args: argparse.Namespace, step, run: dict, root: Path) -> None:
     if args.write_reference:
         with storage.atomic_file(args.write_reference) as temporary:
             temporary.write_text(run["output"], encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _verdict(step, root: Path, run: dict) -> Iterator[None]:
+    """Put what a gate found into the run record, whether it passed or not."""
+    from diffse import storage
+
+    def keep() -> None:
+        if step.verb == "check":
+            with contextlib.suppress(DiffseError):
+                run["gate"] = storage.read_json(root / step.writes[0])
+
+    try:
+        yield
+    except GateFailed:
+        keep()
+        raise
+    keep()
 
 
 def _names(args: argparse.Namespace) -> list[str]:

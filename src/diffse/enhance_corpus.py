@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from diffse import audio, checkpoint, paths, settings
 from diffse.data import manifest, shards
 from diffse.enhancer import Enhancer, checked_device
 from diffse.errors import DiffseError
+from diffse.progress import tqdm
 from diffse.settings_reader import to_plain
 from diffse.storage import atomic_folder, sha256_file, write_json
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from diffse import audio
 from diffse.enhancer import Enhancer
 from diffse.errors import DiffseError
+from diffse.progress import tqdm
 from diffse.storage import atomic_file
 
 

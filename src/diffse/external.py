@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from diffse import audio, external_program, paths, settings
 from diffse.audio import AudioError
 from diffse.data import manifest, shards
 from diffse.errors import DiffseError
+from diffse.progress import tqdm
 from diffse.settings_reader import to_plain
 from diffse.storage import atomic_folder, sha256_file, write_json
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from diffse import progress
 from diffse.storage import atomic_file
 
 HISTORY, VALIDATION = "history.csv", "validation.csv"
@@ -41,6 +42,7 @@ class TrainingLog:
             return
         self._first, self._started = start, time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
+        progress.begin(f"train {self.folder.name}", self.steps, "step", start)
         self._open_live()
         bar = tqdm(
             total=self.steps, initial=start, unit="step", desc=self.folder.name, disable=not sys.stderr.isatty()
@@ -70,6 +72,7 @@ class TrainingLog:
         """Take in one step; every `every` steps a row of means is kept."""
         if self.silent:
             return
+        progress.report(step)
         self._window.append((loss, grad_norm))
         if step % self.every == 0 or step == self.steps:
             losses, norms = zip(*self._window, strict=True)

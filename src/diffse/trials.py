@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import diffse
 from diffse import checkpoint, paths, settings, storage
@@ -26,6 +25,7 @@ from diffse.data.parallel import Workers
 from diffse.enhancer import Enhancer
 from diffse.errors import DiffseError
 from diffse.metrics import statistics, table
+from diffse.progress import tqdm
 
 FORMAT = 1
 INPUT = "unprocessed input"

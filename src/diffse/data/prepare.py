@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from diffse import audio, paths, storage
 from diffse.data import augmentation, manifest, mixing, rooms
 from diffse.data.corpora import demo, folder
@@ -30,6 +28,7 @@ from diffse.data.recordings import (
 )
 from diffse.data.shards import MAX_BYTES, item_bytes
 from diffse.errors import DiffseError
+from diffse.progress import tqdm
 from diffse.settings import Augmentation, DemoCorpus, FolderCorpus, Levels, Params, Rooms
 
 log = logging.getLogger(__name__)

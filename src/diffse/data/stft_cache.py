@@ -182,7 +182,7 @@ def _frames(index: Any, column: str, value: str) -> int:
 
 def _pairs(source: Path, rows: Any, index: Any) -> Iterator[tuple[np.ndarray, Any]]:
     """([2, n_samples] clean and noisy, index row) of each utterance, with progress."""
-    from tqdm import tqdm
+    from diffse.progress import tqdm
 
     utterances = zip(rows.itertuples(index=False), index.itertuples(index=False), strict=True)
     for row, place in tqdm(utterances, total=len(rows), desc="cache", unit="utt", disable=None):

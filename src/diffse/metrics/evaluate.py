@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from diffse import paths, storage
 from diffse.data import shards
@@ -15,6 +14,7 @@ from diffse.data.parallel import Workers
 from diffse.errors import DiffseError
 from diffse.metrics import statistics, table
 from diffse.metrics.score import score_pair
+from diffse.progress import tqdm
 from diffse.settings import Evaluate, Params
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from diffse import audio
 from diffse.data.corpora import demo_noises, espeak
@@ -19,6 +18,7 @@ from diffse.data.manifest import SPLITS
 from diffse.data.parallel import Workers
 from diffse.data.recordings import Noise, Recordings, Speech
 from diffse.errors import DiffseError
+from diffse.progress import tqdm
 from diffse.settings import DemoCorpus
 
 SENTENCES = "sentences.txt"
