@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 LINES, COLUMNS = 300, 2000  # kept of a log: its last lines, the first characters of each
-_URL_SECRET = re.compile(r"(\w+://)[^/\s@\"']+@")
+_URL_SECRET = re.compile(r"(://)[^/\s@\"']+@")
 _NAMED_SECRET = re.compile(
     r"(?i)(bearer\s+|(?:x-amz-signature|x-amz-security-token|x-amz-credential|password|secret|token)=)[^\s&\"']+"
 )
