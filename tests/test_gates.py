@@ -31,6 +31,7 @@ from gate_faults import (
 
 from diffse import checkpoint, paths, settings, storage
 from diffse.data import manifest, shards
+from diffse.data.corpora import registry
 from diffse.errors import DiffseError, GateFailed
 from diffse.metrics import evaluate
 from diffse.validation import checkpoint as checkpoint_gate
@@ -265,7 +266,7 @@ def test_unknown_speakers_and_rooms_are_not_leaks():
 def test_ready_pairs_need_no_snr_that_was_asked_for(good):
     root, params = good
     pairs = dataclasses.replace(params.prepare["toy"], layout="pairs", pairs_split="test")
-    assert mixtures.expected_splits(pairs) == ("test",)
+    assert registry.expected_splits(pairs) == ("test",)
     changed = dataclasses.replace(params, prepare={"toy": pairs})
     names = [rule.name for rule in mixtures.subject(changed, ("toy",), root).rules]
     assert "SNR as asked for (dB apart)" not in names
@@ -274,11 +275,11 @@ def test_ready_pairs_need_no_snr_that_was_asked_for(good):
 
 def test_splits_that_the_settings_promise():
     folder = settings.FolderCorpus()
-    assert mixtures.expected_splits(settings.DemoCorpus()) == ("train", "valid", "test")
-    assert mixtures.expected_splits(folder) == ("train", "valid", "test")
-    assert mixtures.expected_splits(dataclasses.replace(folder, speaker_shares=(0, 0, 1))) == ("test",)
+    assert registry.expected_splits(settings.DemoCorpus()) == ("train", "valid", "test")
+    assert registry.expected_splits(folder) == ("train", "valid", "test")
+    assert registry.expected_splits(dataclasses.replace(folder, speaker_shares=(0, 0, 1))) == ("test",)
     lists = settings.SplitLists(train="a.txt", test="b.txt")
-    assert mixtures.expected_splits(dataclasses.replace(folder, clean_lists=lists)) == ("train", "test")
+    assert registry.expected_splits(dataclasses.replace(folder, clean_lists=lists)) == ("train", "test")
 
 
 def test_loss_ratio_is_that_of_medians():

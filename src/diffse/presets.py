@@ -1,7 +1,8 @@
 """Presets: the constants of the papers' systems, one table (`presets.yaml`).
 
 An entry under `train` or `enhance` in `params.yaml` that says `preset: NAME` starts from that table and changes
-what else it says: `{preset: m5, batch: 8}`.
+what else it says: `{preset: m5, batch: 8}`. Entries under `prepare` do the same with the data of the papers
+(`presets_corpora.yaml`): `{preset: wsj0_chime3_storm}`.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from pathlib import Path
 from diffse.settings_reader import Node, read_yaml
 
 TABLE = Path(__file__).with_name("presets.yaml")
+CORPORA = Path(__file__).with_name("presets_corpora.yaml")
 BLOCKS = ("train", "enhance")
 _TAGS = ("name", "kind")  # choosing another process or network does not keep settings of the preset's one
 
@@ -22,6 +24,12 @@ def table() -> dict[str, Node]:
     entries = dict(read_yaml(TABLE).value)
     small = entries.pop("small")
     return entries | {f"{name}_small": _shrunk(node, small) for name, node in entries.items()}
+
+
+@functools.cache
+def corpora() -> dict[str, Node]:
+    """Preset -> its node of settings of a corpus."""
+    return read_yaml(CORPORA).value
 
 
 def _shrunk(preset: Node, small: Node) -> Node:
@@ -56,24 +64,24 @@ def _small_network(network: Node, small: Node) -> Node:
 def applied(params: Node) -> Node:
     """`params.yaml` with every `preset` replaced by what it stands for (DiffseError for an unknown one)."""
     entries = dict(params.value)
-    for block in BLOCKS:
+    for block in (*BLOCKS, "prepare"):
         if block in entries and isinstance(entries[block].value, dict):
-            systems = {name: _resolved(block, item) for name, item in entries[block].value.items()}
-            entries[block] = dataclasses.replace(entries[block], value=systems)
+            resolved = {name: _resolved(block, item) for name, item in entries[block].value.items()}
+            entries[block] = dataclasses.replace(entries[block], value=resolved)
     return dataclasses.replace(params, value=entries)
 
 
 def _resolved(block: str, item: Node) -> Node:
     if not isinstance(item.value, dict) or "preset" not in item.value:
         return item
-    wanted = item.value["preset"]
-    if not isinstance(wanted.value, str) or wanted.value not in table():
-        near = difflib.get_close_matches(str(wanted.value), table(), n=1)
+    wanted, there = item.value["preset"], corpora() if block == "prepare" else table()
+    if not isinstance(wanted.value, str) or wanted.value not in there:
+        near = difflib.get_close_matches(str(wanted.value), there, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise wanted.fail(f"is {wanted.value!r}; {hint}allowed: {', '.join(table())}")
+        raise wanted.fail(f"is {wanted.value!r}; {hint}allowed: {', '.join(there)}")
     own = {key: value for key, value in item.value.items() if key != "preset"}
-    base = _renamed(table()[wanted.value].value[block], item.key)
-    return _merged(base, dataclasses.replace(item, value=own))
+    preset = there[wanted.value] if block == "prepare" else there[wanted.value].value[block]
+    return _merged(_renamed(preset, item.key), dataclasses.replace(item, value=own))
 
 
 def _renamed(node: Node, key: str) -> Node:

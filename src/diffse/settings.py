@@ -14,6 +14,9 @@ from diffse.settings_corpora import (
     Augmentation as Augmentation,
 )
 from diffse.settings_corpora import (
+    Corpus as Corpus,
+)
+from diffse.settings_corpora import (
     DemoCorpus as DemoCorpus,
 )
 from diffse.settings_corpora import (
@@ -182,7 +185,7 @@ class Params:
     corpora: tuple[str, ...]
     train_corpora: tuple[str, ...]
     recipes: tuple[str, ...]
-    prepare: dict[str, DemoCorpus | FolderCorpus]
+    prepare: dict[str, Corpus]
     train: dict[str, Train]
     enhance: dict[str, Enhance]
     externals: tuple[str, ...] = ()

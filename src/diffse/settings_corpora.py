@@ -131,3 +131,88 @@ class FolderCorpus:
     min_seconds: float = 0.5  # shorter recordings are listed as rejected
     max_rejected: float = 0.02
     processes: int = 0
+
+
+@dataclass(frozen=True)
+class SnrLevels:
+    """SNRs in dB of which each mixture of a split has one, all equally likely. Empty: drawn from `snr_db`."""
+
+    train: tuple[float, ...] = ()
+    valid: tuple[float, ...] = ()
+    test: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedCorpus:
+    """What the corpora of the papers have in common. Where each lies and comes from: docs/corpora.md."""
+
+    kind: str
+    rate: int = 16000  # Hz; recordings of other rates are resampled
+    seed: int = 0
+    source: str = ""  # s3://bucket/prefix, copied to sources/<corpus>/ first; "": they are there
+    complete: bool = True  # refuse other numbers of utterances than published; false: work with what is there
+    min_seconds: float = 0.3  # shorter recordings are listed as rejected
+    max_rejected: float = 0.005  # share of files that may be refused before the preparation fails
+    processes: int = 0  # 0: one per core
+
+
+@dataclass(frozen=True)
+class VoiceBankDemand(PublishedCorpus):
+    """VoiceBank-DEMAND: ready pairs of 28 + 2 speakers."""
+
+    kind: Literal["vbd"] = "vbd"
+    valid_speakers: tuple[str, ...] = ("p226", "p287")  # taken from the training set
+
+
+Noises = Literal["split", "shared"]  # each recording in one split, or (as published, leaking) all in all
+
+
+@dataclass(frozen=True)
+class Wsj0Chime3(PublishedCorpus):
+    """WSJ0 in the noise of CHiME-3. SGMSE+: 0 to 20 dB; StoRM: -6 to 14 dB."""
+
+    kind: Literal["wsj0_chime3"] = "wsj0_chime3"
+    microphone: Literal["wv1", "wv2"] = "wv1"
+    channel: int = 1  # of CHiME-3's six
+    noises: Noises = "split"
+    snr_db: SnrRanges = SnrRanges((0.0, 20.0), (0.0, 20.0), (0.0, 20.0))
+    snr_levels: SnrLevels = SnrLevels()
+    mixtures_per_utterance: SplitCounts = SplitCounts()
+
+
+@dataclass(frozen=True)
+class TimitChime3(PublishedCorpus):
+    """TIMIT in the noise of CHiME-3, with transcripts for recognition."""
+
+    kind: Literal["timit_chime3"] = "timit_chime3"
+    channel: int = 1
+    noises: Noises = "split"
+    snr_db: SnrRanges = SnrRanges((-6.0, 14.0), (-6.0, 14.0), (-6.0, 14.0))
+    snr_levels: SnrLevels = SnrLevels()
+    mixtures_per_utterance: SplitCounts = SplitCounts()
+
+
+@dataclass(frozen=True)
+class Wsj0Qut(PublishedCorpus):
+    """WSJ0 in the noise of QUT-NOISE."""
+
+    kind: Literal["wsj0_qut"] = "wsj0_qut"
+    microphone: Literal["wv1", "wv2"] = "wv1"
+    noises: Noises = "split"
+    car_ends: float = 120.0  # s at both ends of a car recording that are not used
+    snr_db: SnrRanges = SnrRanges((0.0, 15.0), (0.0, 15.0), (0.0, 15.0))
+    snr_levels: SnrLevels = SnrLevels()
+    mixtures_per_utterance: SplitCounts = SplitCounts()
+
+
+@dataclass(frozen=True)
+class NtcdTimit(PublishedCorpus):
+    """NTCD-TIMIT: the speech of TCD-TIMIT with ready noisy versions."""
+
+    kind: Literal["ntcd_timit"] = "ntcd_timit"
+    noise_kinds: tuple[str, ...] = ("Babble", "Cafe", "Car", "LR", "Street", "White")
+    levels_db: tuple[int, ...] = (-5, 0, 5)
+    per_condition: SplitCounts = SplitCounts(5, 5, 5)  # utterances of a speaker in each noise at each level
+
+
+Corpus = DemoCorpus | FolderCorpus | VoiceBankDemand | Wsj0Chime3 | TimitChime3 | Wsj0Qut | NtcdTimit

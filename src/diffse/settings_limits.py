@@ -17,6 +17,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "speaker_shares": _SHARE,
     "processes": _NOT_NEGATIVE,
     "min_seconds": _NOT_NEGATIVE,
+    "channel": _COUNT,
+    "car_ends": _NOT_NEGATIVE,
     "max_seconds": _POSITIVE,
     "snr_tolerance_db": _NOT_NEGATIVE,
     "max_clipped": _SHARE,

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from diffse import audio, paths, storage
 from diffse.data import augmentation, manifest, mixing, rooms
-from diffse.data.corpora import demo, folder
+from diffse.data.corpora import registry
 from diffse.data.manifest import SPLITS
 from diffse.data.parallel import Workers
 from diffse.data.recordings import (
@@ -29,11 +31,10 @@ from diffse.data.recordings import (
 from diffse.data.shards import MAX_BYTES, item_bytes
 from diffse.errors import DiffseError
 from diffse.progress import tqdm
-from diffse.settings import Augmentation, DemoCorpus, FolderCorpus, Levels, Params, Rooms
+from diffse.settings import Augmentation, Corpus, Levels, Params, Rooms
 
 log = logging.getLogger(__name__)
 
-CORPORA = {DemoCorpus: demo, FolderCorpus: folder}
 _DEMO_MIN_SECONDS = 0.5
 
 
@@ -41,7 +42,7 @@ _DEMO_MIN_SECONDS = 0.5
 class _Job:
     """What every part of one preparation needs to know."""
 
-    settings: DemoCorpus | FolderCorpus
+    settings: Corpus
     corpus: str
     target: Path  # data/<corpus>/mixtures
     workers: Workers
@@ -64,7 +65,7 @@ def run(params: Params, corpus: str, root: Path) -> dict:
         _workspace(target.parent) as workspace,
         Workers(settings.processes) as workers,
     ):
-        found = CORPORA[type(settings)].find(settings, paths.source(root, corpus), workspace, workers)
+        found = registry.find(settings, paths.source(root, corpus), workspace, workers)
         return _prepare(_Job(settings, corpus, target, workers), found)
 
 
@@ -83,7 +84,7 @@ def _workspace(parent: Path) -> Iterator[Path]:
 def _prepare(job: _Job, found: Recordings) -> dict:
     counts = _mixture_counts(job.settings)
     speech = with_unique_ids(found.speech, counts)
-    _check_splits(speech, found.noise, found.rirs)
+    _check_splits(job.settings, speech, found.noise, found.rirs)
     total = len(speech) + len(found.noise) + len(found.rirs) + len(found.rejected)
     noises, silent = _scan_noises(job, found.noise)
     rirs, unfit = _scan_rirs(job, found.rirs)
@@ -108,11 +109,13 @@ def _prepare(job: _Job, found: Recordings) -> dict:
     return _summary(job, rows, rejected)
 
 
-def _check_settings(settings: DemoCorpus | FolderCorpus, where: str) -> None:
+def _check_settings(settings: Corpus, where: str) -> None:
     if not 1000 <= settings.rate <= 192000:
         raise DiffseError(f"{where}.rate is {settings.rate}; give a sample rate in Hz, such as 16000")
     if not 0.0 <= settings.max_rejected <= 1.0:
         raise DiffseError(f"{where}.max_rejected is {settings.max_rejected:g}; give a share from 0 to 1")
+    if registry.has_pairs(settings):
+        return
     for split in SPLITS:
         low, high = getattr(settings.snr_db, split)
         if low > high:
@@ -122,22 +125,25 @@ def _check_settings(settings: DemoCorpus | FolderCorpus, where: str) -> None:
             raise DiffseError(f"{where}.mixtures_per_utterance.{split} is {count}; give 1 or more")
 
 
-def _mixture_counts(settings: DemoCorpus | FolderCorpus) -> dict[str, int]:
-    if isinstance(settings, FolderCorpus) and settings.layout == "pairs":
+def _mixture_counts(settings: Corpus) -> dict[str, int]:
+    if registry.has_pairs(settings):
         return dict.fromkeys(SPLITS, 1)
     return {split: getattr(settings.mixtures_per_utterance, split) for split in SPLITS}
 
 
-def _check_splits(speech: list, noises: list[Noise], rirs: list[Rir]) -> None:
+def _check_splits(settings: Corpus, speech: list, noises: list[Noise], rirs: list[Rir]) -> None:
     check_disjoint(
         ((item.speaker, item.split, item.source) for item in speech),
         "speaker",
         "each speaker belongs to one split only",
     )
+    check_disjoint(((item.room, item.split, item.source) for item in rirs), "room", "keep each in one split")
+    if registry.shares_noise(settings):
+        log.warning("noises: shared, as published: all splits have the same noise, and the gate will say so")
+        return
     check_disjoint(
         ((item.source, item.split, item.source) for item in noises), "noise", "keep each recording in one split"
     )
-    check_disjoint(((item.room, item.split, item.source) for item in rirs), "room", "keep each in one split")
 
 
 def _scan_noises(job: _Job, noises: list[Noise]) -> tuple[list[Noise], list[Rejected]]:
@@ -145,11 +151,12 @@ def _scan_noises(job: _Job, noises: list[Noise]) -> tuple[list[Noise], list[Reje
     scanned = job.workers.map(scan_noise, noises, chunk=16)
     results = list(tqdm(scanned, "scan noise", len(noises), unit="file", disable=None))
     sound = [item for item in results if isinstance(item, Noise)]
-    check_disjoint(
-        ((item.sha256, item.split, item.source) for item in sound),
-        "a noise recording with the checksum",
-        "remove one of the two copies",
-    )
+    if not registry.shares_noise(job.settings):
+        check_disjoint(
+            ((item.sha256, item.split, item.source) for item in sound),
+            "a noise recording with the checksum",
+            "remove one of the two copies",
+        )
     return sound, [item for item in results if isinstance(item, Rejected)]
 
 
@@ -207,10 +214,18 @@ def _tasks(
                     noise, snr_db = mixing.draw(
                         seed, _allowed(kinds[item.split], item), getattr(settings.snr_db, item.split)
                     )
-                    snr_db = snr_db if item.snr_db is None else item.snr_db
+                    snr_db = _snr_db(seed, item, settings, snr_db)
             task = mixing.Task(row_id, job.corpus, seed, settings.rate, min_seconds, item, noise, snr_db)
             changed = augmentation.draw(changes, item.split, seed)
             yield replace(task, room=room, rooms=in_rooms, levels=levels, augmented=changed)
+
+
+def _snr_db(seed: int, item: Speech, settings: Corpus, drawn: float) -> float:
+    """SNR of a mixture: what the corpus says, one of the levels that the settings list, or what was drawn."""
+    if item.snr_db is not None:
+        return item.snr_db
+    choices = getattr(getattr(settings, "snr_levels", None), item.split, ())
+    return choices[int(np.random.default_rng([seed, 5]).integers(len(choices)))] if choices else drawn
 
 
 def _allowed(kinds: dict[str, list[Noise]], item: Speech) -> dict[str, list[Noise]]:

@@ -10,9 +10,10 @@ import numpy as np
 from diffse import paths
 from diffse.audio import AudioError
 from diffse.data import manifest, shards
+from diffse.data.corpora import registry
 from diffse.data.manifest import SPLITS
 from diffse.data.parallel import Workers
-from diffse.settings import DemoCorpus, FolderCorpus, MixtureRules, Params
+from diffse.settings import Corpus, MixtureRules, Params
 from diffse.validation.rules import Rule, Subject, Table
 
 if TYPE_CHECKING:
@@ -38,24 +39,12 @@ def subject(params: Params, names: tuple[str, ...], root: Path) -> Subject:
     frame = frame.assign(**_of_audio(frame, folder))
     frame = frame.assign(**_derived(frame))
     tables = {"utterances": frame, "splits": _split_table(frame, settings)}
-    rules = [*_utterance_rules(corpus, settings.rate, limits), *_signal_rules(limits, _is_mixed(settings))]
+    rules = [
+        *_utterance_rules(corpus, settings.rate, limits),
+        *_signal_rules(limits, not registry.has_pairs(settings)),
+    ]
     rules += [*_storage_rules(), *_split_rules(limits)]
     return Subject(tables, rules, [folder / manifest.FILE])
-
-
-def _is_mixed(settings: DemoCorpus | FolderCorpus) -> bool:
-    return isinstance(settings, DemoCorpus) or settings.layout == "mix"
-
-
-def expected_splits(settings: DemoCorpus | FolderCorpus) -> tuple[str, ...]:
-    """Splits that the settings of a corpus promise."""
-    if isinstance(settings, DemoCorpus):
-        return SPLITS
-    if settings.layout == "pairs":
-        return (settings.pairs_split,)
-    listed = tuple(split for split in SPLITS if getattr(settings.clean_lists, split))
-    shared = tuple(split for split, share in zip(SPLITS, settings.speaker_shares, strict=True) if share > 0)
-    return listed or shared
 
 
 # ------------------------------------------------------------------------------------------------ tables
@@ -106,11 +95,11 @@ def splits_per_value(frame: "pandas.DataFrame", column: str) -> "pandas.Series":
     return counts.where(frame[column].fillna("") != "", 1)
 
 
-def _split_table(frame: "pandas.DataFrame", settings: DemoCorpus | FolderCorpus) -> "pandas.DataFrame":
+def _split_table(frame: "pandas.DataFrame", settings: Corpus) -> "pandas.DataFrame":
     import pandas
 
     counts = frame["split"].value_counts()
-    names = [split for split in SPLITS if split in expected_splits(settings) or split in counts]
+    names = [split for split in SPLITS if split in registry.expected_splits(settings) or split in counts]
     return pandas.DataFrame({"id": names, "utterances": [int(counts.get(name, 0)) for name in names]})
 
 

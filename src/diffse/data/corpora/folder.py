@@ -8,12 +8,13 @@ Splits come from lists, or whole speakers and noise recordings are dealt out by 
 """
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from pathlib import Path, PurePosixPath
 
 from diffse.audio import SUFFIXES
+from diffse.data.corpora import trees
+from diffse.data.corpora.trees import relative
 from diffse.data.manifest import SPLITS
 from diffse.data.parallel import Workers
 from diffse.data.recordings import Noise, Recordings, Rejected, Rir, Speech, base_id
@@ -293,21 +294,7 @@ def _audio_files(source: Path, folder: str) -> list[str]:
     top = source / _inside(folder, source, 0)
     if not top.is_dir():
         raise DiffseError(f"{top}: no such folder; name the folder in the settings of the corpus")
-    files = sorted(path.relative_to(source).as_posix() for path in _walk(top))
+    files = sorted(relative(path, source) for path in trees.files(top, SUFFIXES))
     if not files:
         raise DiffseError(f"{top}: holds no audio ({', '.join(SUFFIXES)})")
     return files
-
-
-def _walk(top: Path) -> Iterator[Path]:
-    seen: set[str] = set()  # links may point back up
-    for folder, names, files in os.walk(top, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            names.clear()
-            continue
-        seen.add(real)
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for file in files:
-            if not file.startswith(".") and file.lower().endswith(SUFFIXES):
-                yield Path(folder) / file
