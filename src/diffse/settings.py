@@ -26,10 +26,19 @@ from diffse.settings_corpora import (
     Levels as Levels,
 )
 from diffse.settings_corpora import (
+    NtcdTimit as NtcdTimit,
+)
+from diffse.settings_corpora import (
+    PublishedCorpus as PublishedCorpus,
+)
+from diffse.settings_corpora import (
     Rooms as Rooms,
 )
 from diffse.settings_corpora import (
     SimulatedRooms as SimulatedRooms,
+)
+from diffse.settings_corpora import (
+    SnrLevels as SnrLevels,
 )
 from diffse.settings_corpora import (
     SnrRanges as SnrRanges,
@@ -39,6 +48,18 @@ from diffse.settings_corpora import (
 )
 from diffse.settings_corpora import (
     SplitLists as SplitLists,
+)
+from diffse.settings_corpora import (
+    TimitChime3 as TimitChime3,
+)
+from diffse.settings_corpora import (
+    VoiceBankDemand as VoiceBankDemand,
+)
+from diffse.settings_corpora import (
+    Wsj0Chime3 as Wsj0Chime3,
+)
+from diffse.settings_corpora import (
+    Wsj0Qut as Wsj0Qut,
 )
 from diffse.settings_evaluation import (
     Evaluate as Evaluate,
