@@ -13,6 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "diffse"
 GROUPS = {
     "enhance_corpus": "enhancer",
     "enhance_files": "enhancer",
+    "enhance_places": "enhancer",
     "cards": "cli",
     "commands": "cli",
     "dvc_remotes": "objects",

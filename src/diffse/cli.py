@@ -67,9 +67,9 @@ def _enhance_files(args) -> dict:
     from diffse import enhancer
 
     return enhancer.enhance_paths(
-        Path(args.source),
-        Path(args.target),
-        Path(args.checkpoint),
+        _place(args.source),
+        _place(args.target),
+        args.checkpoint,
         steps=args.steps,
         seed=args.seed,
         batch=args.batch,
@@ -80,6 +80,11 @@ def _enhance_files(args) -> dict:
         overwrite=args.overwrite,
         shard=args.shard or "1/1",
     )
+
+
+def _place(word: str) -> Path | str:
+    """A local path, or the URL of objects as it is."""
+    return word if word.startswith("s3://") else Path(word)
 
 
 def _evaluate(args, params, root: Path) -> dict:

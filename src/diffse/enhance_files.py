@@ -1,6 +1,5 @@
-"""`diffse enhance IN OUT --checkpoint X`: files and folders, in bounded memory."""
+"""`diffse enhance IN OUT --checkpoint X`: files, folders and objects of a store, in bounded memory."""
 
-import os
 import time
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import soundfile
 
 from diffse import audio
+from diffse.enhance_places import Place, exists, here, plan, shard_of
 from diffse.enhancer import Enhancer
 from diffse.errors import DiffseError
 from diffse.progress import tqdm
@@ -15,8 +15,8 @@ from diffse.storage import atomic_file
 
 
 def enhance_paths(
-    source: Path,
-    target: Path,
+    source: Place,
+    target: Place,
     checkpoint: Path,
     *,
     steps: int | None = None,
@@ -29,7 +29,9 @@ def enhance_paths(
     overwrite: bool = False,
     shard: str = "1/1",
 ) -> dict:
-    """Enhance a file, or every wav, flac and ogg file below a folder, under the same names in `target`.
+    """Enhance a file, or every wav, flac and ogg file below a folder or `s3://` prefix.
+
+    They keep their names in `target`, which is of either kind.
 
     Format, sample type, rate, channels and length stay as they are. Existing outputs are kept unless
     `overwrite`; a bad file does not stop the others, but makes the whole end with a DiffseError. `predictor`
@@ -41,14 +43,13 @@ def enhance_paths(
     enhancer = Enhancer.from_checkpoint(checkpoint, device, **change, batch=batch, seed=seed, resample=resample)
     done, kept, failures, seconds, clipped = 0, 0, [], 0.0, 0
     began = time.perf_counter()
-    for file, out in tqdm(jobs, unit="file", disable=None):
-        if out.exists() and not overwrite:
+    for job in tqdm(jobs, unit="file", disable=None):
+        if not overwrite and exists(job.target):
             kept += 1
             continue
         try:
-            length, over = enhance_file(
-                enhancer, file, out, key=file.name if source.is_file() else str(file.relative_to(source))
-            )
+            with here(job) as (file, out):
+                length, over = enhance_file(enhancer, file, out, job.key)
         except DiffseError as error:
             failures.append(str(error))
             continue
@@ -66,40 +67,6 @@ def enhance_paths(
         "clipped_samples": clipped,
         "output": str(target),
     }
-
-
-def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """(input, output) files; DiffseError when there is nothing to do or inputs would be overwritten."""
-    if source.is_file():
-        out = target / source.name if target.is_dir() else target
-        if out.suffix.lower() not in audio.SUFFIXES:
-            raise DiffseError(
-                f"{out}: name an output file with one of {', '.join(audio.SUFFIXES)}, or a folder"
-            )
-        jobs = [(source, out)]
-    elif source.is_dir():
-        if target.is_file():
-            raise DiffseError(f"{target}: is a file; a folder of recordings needs a folder to go to")
-        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in audio.SUFFIXES and p.is_file())
-        if target.resolve() != source.resolve():  # what an earlier run wrote inside `source` is no input
-            found = [file for file in found if target.resolve() not in file.resolve().parents]
-        jobs = [(file, target / file.relative_to(source)) for file in found]
-    else:
-        raise DiffseError(f"{source}: no such file or folder")
-    if not jobs:
-        raise DiffseError(f"{source}: no {', '.join(audio.SUFFIXES)} files in this folder")
-    for file, out in jobs:
-        if os.path.abspath(file) == os.path.abspath(out) or (out.exists() and os.path.samefile(file, out)):
-            raise DiffseError(f"{out}: would overwrite its own input; choose another output")
-    return jobs
-
-
-def shard_of(jobs: list, shard: str) -> list:
-    """Part i of n equal parts, for "i/n" with i from 1 (DiffseError if it is written otherwise)."""
-    part, slash, count = shard.partition("/")
-    if not (slash and part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
-        raise DiffseError(f"--shard is '{shard}'; write I/N with I from 1 to N, for example 2/5")
-    return jobs[int(part) - 1 :: int(count)]
 
 
 def enhance_file(enhancer: Enhancer, file: Path, out: Path, key: str) -> tuple[float, int]:
