@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "spectrogram": {"errors"},
     "chunking": {"errors"},
     "pages": set(),
+    "precision": {"errors"},
     "ema": {"errors"},
     "posthoc": {"errors", "storage", "ema"},
     "nmf": {"errors"},
@@ -80,10 +81,10 @@ ALLOWED: dict[str, set[str]] = {
     "report": FILES | {"settings", "audio", "spectrogram", "data", "metrics"},
     "enhancer": FILES
     | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"}
-    | {"pages"},
+    | {"pages", "precision"},
     "training": FILES
     | {"settings", "settings_reader", "spectrogram", "data", "metrics", "enhancer", "recipes", "checkpoint"}
-    | {"ema", "posthoc", "distributed", "runs", "pages", "networks"},
+    | {"ema", "posthoc", "distributed", "runs", "pages", "precision", "networks"},
     "external": FILES | {"settings", "settings_reader", "audio", "data"},
     "sweeping": FILES
     | {"settings", "settings_reader", "data", "metrics", "enhancer", "recipes", "report"}

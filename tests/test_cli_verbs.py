@@ -40,7 +40,7 @@ def test_enhancing_files_passes_the_options_on(project, monkeypatch, capsys):
     command = ["enhance", "in", "out", "--checkpoint", "best"]
     assert cli.main([*command, "--steps", "4", "--seed", "7", "--batch", "2", "--no-resample"]) == 0
     options = {"steps": 4, "seed": 7, "batch": 2, "device": None, "resample": False, "overwrite": False}
-    options |= {"predictor": None, "ema": None, "shard": "1/1"}
+    options |= {"predictor": None, "ema": None, "precision": None, "shard": "1/1"}
     assert calls.pop() == ((Path("in"), Path("out"), Path("best")), options)
     assert capsys.readouterr().out == "2 enhanced, 1 already there: out (0.50 s per second of audio)\n"
     assert the_record(project)["names"] == ["files"]

@@ -76,6 +76,7 @@ def _enhance_files(args) -> dict:
         device=args.device,
         predictor=args.predictor,
         ema=args.ema,
+        precision=args.precision,
         resample=not args.no_resample,
         overwrite=args.overwrite,
         shard=args.shard or "1/1",
@@ -192,6 +193,11 @@ def _add_enhance(sub: argparse.ArgumentParser) -> None:
     files.add_argument("--seed", type=int, metavar="S", help="seed of the noise (default: the checkpoint's)")
     files.add_argument("--predictor", type=Path, metavar="FOLDER", help="StoRM: that of another checkpoint")
     files.add_argument("--ema", type=float, metavar="STD", help="average the weights over this relative length")
+    files.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        help="of the networks (default: the checkpoint's)",
+    )
     files.add_argument("--batch", type=int, metavar="B", help="pieces enhanced at once")
     files.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     files.add_argument("--no-resample", action="store_true", help="refuse files of another rate")
@@ -224,10 +230,15 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
 
 
+_OF_FILES = (
+    "steps", "seed", "predictor", "ema", "precision", "batch", "device", "no_resample", "overwrite", "shard",
+)  # fmt: skip
+
+
 def _is_for_files(args: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
     if args.checkpoint is not None:
         return True
-    for name in ("steps", "seed", "predictor", "ema", "batch", "device", "no_resample", "overwrite", "shard"):
+    for name in _OF_FILES:
         if getattr(args, name) not in (None, False):
             parser.error(f"--{name.replace('_', '-')} needs --checkpoint")
     if Path(args.source).exists() and not _is_external(args):

@@ -1,6 +1,5 @@
 """One process or several (torchrun): the only code that knows how many there are."""
 
-import contextlib
 import os
 from datetime import timedelta
 
@@ -53,8 +52,3 @@ class Processes:
         """Wait for all processes."""
         if self.world > 1:
             dist.barrier()
-
-    def autocast(self, precision: str) -> contextlib.AbstractContextManager:
-        """bfloat16 on a GPU when asked for or when `auto`; never on a CPU, where it is far slower."""
-        use = self.device.type == "cuda" and precision in ("auto", "bfloat16")
-        return torch.autocast("cuda", torch.bfloat16) if use else contextlib.nullcontext()

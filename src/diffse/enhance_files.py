@@ -10,6 +10,7 @@ from diffse import audio
 from diffse.enhance_places import Place, exists, here, plan, shard_of
 from diffse.enhancer import Enhancer
 from diffse.errors import DiffseError
+from diffse.precision import Precision
 from diffse.progress import tqdm
 from diffse.storage import atomic_file
 
@@ -25,6 +26,7 @@ def enhance_paths(
     device: str | None = None,
     predictor: Path | None = None,
     ema: float | None = None,
+    precision: Precision | None = None,
     resample: bool = True,
     overwrite: bool = False,
     shard: str = "1/1",
@@ -34,12 +36,12 @@ def enhance_paths(
     They keep their names in `target`, which is of either kind.
 
     Format, sample type, rate, channels and length stay as they are. Existing outputs are kept unless
-    `overwrite`; a bad file does not stop the others, but makes the whole end with a DiffseError. `predictor`
-    and `ema` as in `Enhancer.from_checkpoint`. Of `shard` "2/5" every fifth file is enhanced, from the second
-    on: machines that are given one each do all of a folder, and each file comes out the same as alone.
+    `overwrite`; a bad file does not stop the others, but makes the whole end with a DiffseError. `predictor`,
+    `ema` and `precision` as in `Enhancer.from_checkpoint`. Of `shard` "2/5" every fifth file is enhanced, from
+    the second on: machines that are given one each do all of a folder, and each file comes out as alone.
     """
     jobs = shard_of(plan(source, target), shard)
-    change = {"steps": steps, "predictor": predictor, "ema": ema}
+    change = {"steps": steps, "predictor": predictor, "ema": ema, "precision": precision}
     enhancer = Enhancer.from_checkpoint(checkpoint, device, **change, batch=batch, seed=seed, resample=resample)
     done, kept, failures, seconds, clipped = 0, 0, [], 0.0, 0
     began = time.perf_counter()

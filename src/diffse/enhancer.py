@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from diffse import audio, chunking, recipes, settings
 from diffse.errors import DiffseError
+from diffse.precision import Precision, autocast
 from diffse.spectrogram import pad_frames
 
 BLOCK = 64  # frames: every length is padded to a multiple, so that items of like length can share a batch
@@ -33,6 +35,7 @@ class Enhancer:
         system: what `recipes.load_system` returns. device: where the network runs.
         batch: items per network call; None takes the recipe's setting.
         seed: of the samplers' noise. resample: take other rates than the system's, and return them.
+        precision: of the networks' arithmetic; None takes the recipe's.
     """
 
     def __init__(
@@ -42,13 +45,15 @@ class Enhancer:
         batch: int | None = None,
         seed: int | None = None,
         resample: bool = True,
+        precision: Precision | None = None,
     ) -> None:
         if batch is not None and batch < 1:
             raise DiffseError(f"batch is {batch}; at least 1 is needed")
         self.system, self.device, self.resample = system, torch.device(device), resample
         self.seed = system.enhance.seed if seed is None else seed
         self.batch = batch or system.enhance.batch
-        self._counted = _Counted(system.objective)
+        self.precision = precision or system.enhance.precision
+        self._counted = _Counted(system.objective, autocast(self.device, self.precision))
         self._sample = recipes.build_sampler(system.enhance.sampler, system.train, self._counted)
         self._multiple = math.lcm(BLOCK, system.network.frame_multiple)
         self.rate = system.train.rate
@@ -233,22 +238,24 @@ class Enhancer:
 
 
 class _Counted:
-    """An objective that counts the examples it denoises."""
+    """An objective that counts the examples it denoises, with networks that compute inside a context."""
 
-    def __init__(self, objective: recipes.Objective) -> None:
-        self._objective, self.signals, self.examples = objective, 0, 0
+    def __init__(self, objective: recipes.Objective, computing: AbstractContextManager) -> None:
+        self._objective, self._computing, self.signals, self.examples = objective, computing, 0, 0
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._objective, name)
 
     def denoise(self, x_t: Tensor, conditions: object, t: Tensor) -> Tensor:
         self.examples += len(x_t)
-        return self._objective.denoise(x_t, conditions, t)
+        with self._computing:
+            return self._objective.denoise(x_t, conditions, t)
 
     def prepare(self, y: Tensor) -> object:
         if hasattr(self._objective, "predictor"):
             self.examples += len(y)
-        return self._objective.prepare(y)
+        with self._computing:
+            return self._objective.prepare(y)
 
     @property
     def per_signal(self) -> float:

@@ -148,6 +148,8 @@ Objective = ScoreMatching | Denoising | DataPrediction | WeightedSupervised | ED
 
 # ----------------------------------------------------------------------------------------------- training
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -206,7 +208,7 @@ class Train:
     gradient_clip: float = 0.0  # largest gradient norm; 0: none
     ema_decay: float = 0.999
     power_ema: PowerEMA | None = None  # tracked in its place
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, else float32
+    precision: Precision = "auto"  # auto: bfloat16 on a GPU, else float32
     seed: int = 0
     recompute: bool = False  # features again in the backward pass: about half the memory, a third more time
     threads: int = 0  # CPU threads; 0: torch's choice
@@ -331,6 +333,7 @@ class Enhance:
     seed: int = 0
     weights: Literal["best", "last"] = "best"
     ema: float | None = None  # length of a power-function average to reconstruct instead
+    precision: Precision = "float32"  # bfloat16 is faster and changes the result a little
 
 
 @dataclass(frozen=True)

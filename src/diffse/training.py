@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffse import checkpoint, pages, paths, posthoc, recipes, settings
+from diffse import checkpoint, pages, paths, posthoc, precision, recipes, settings
 from diffse.data.batches import Prefetcher
 from diffse.distributed import Processes
 from diffse.ema import EMA, PowerEMA
@@ -161,7 +161,7 @@ class Trainer:
         x_0, y = batch["clean"].to(device), batch["noisy"].to(device)
         t, z = draw_times_and_noise(train, batch["k"], x_0.shape[1:])
         pretrain = train.predictor is not None and state.step < train.predictor.pretrain_steps
-        with self.processes.autocast(train.precision):
+        with precision.autocast(self.processes.device, train.precision):
             loss = self.loss(x_0, y, t.to(device), z.to(device), pretrain)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
