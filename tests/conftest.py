@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +57,11 @@ def store(_store_server, monkeypatch, tmp_path_factory) -> str:
     bucket = tmp_path_factory.mktemp("bucket").name
     boto3.client("s3").create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory) -> Path:
+    """No test reads or writes the user's cache of scores and weights, nor does what it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["DIFFSE_CACHE"] = str(folder)
+    return folder

@@ -9,12 +9,12 @@ import soundfile
 
 from diffse import audio
 from diffse.errors import DiffseError
-from diffse.metrics import intrusive, non_intrusive, statistics, table
+from diffse.metrics import intelligibility, intrusive, non_intrusive, statistics, table
 from diffse.metrics.checks import Missing
 from diffse.metrics.score import score_pair
 
 RATE = 16000
-ALL = tuple(table.METRICS)
+ALL = tuple(name for name, metric in table.METRICS.items() if not metric.takes)  # need signals alone
 
 
 @pytest.fixture(scope="module")
@@ -106,20 +106,6 @@ def test_other_rates_are_resampled(pair, name, tolerance):
     assert wide == pytest.approx(compute(clean, noisy, noisy, RATE), abs=tolerance)
 
 
-def test_estoi_depends_on_nothing_but_its_signals(pair):
-    """pystoi draws from NumPy's global generator: with a silent part its score would move."""
-    clean, noisy = pair
-    enhanced = noisy.copy()
-    enhanced[: len(enhanced) // 2] = 0
-    np.random.seed(1)
-    first = intrusive.estoi(clean, enhanced, noisy, RATE)
-    after = np.random.standard_normal()
-    np.random.seed(1)
-    assert after == np.random.standard_normal()
-    np.random.seed(2)
-    assert intrusive.estoi(clean, enhanced, noisy, RATE) == first
-
-
 # -------------------------------------------------------------------------------- what cannot be computed
 
 
@@ -179,9 +165,9 @@ def test_one_sample_breaks_nothing():
 def test_too_few_frames_with_speech_are_missing(pair):
     """pystoi itself returns 1e-5, which looks like a score."""
     clean, noisy = (wave.copy() for wave in pair)
-    clean[4000:] *= 1e-4
+    clean[4000:] = 0
     with pytest.raises(Missing, match="too few frames with speech"):
-        intrusive.estoi(clean, noisy, noisy, RATE)
+        intelligibility.estoi(clean, noisy, noisy, RATE)
 
 
 def test_pesq_without_utterances_is_missing(pair):
@@ -226,7 +212,7 @@ def test_signals_of_different_lengths_are_a_mistake_of_the_caller(pair):
 
 
 def test_an_unknown_metric_is_named():
-    with pytest.raises(DiffseError, match=r"'pesk' is not a metric \(allowed: pesq, estoi"):
+    with pytest.raises(DiffseError, match=r"'pesk' is not a metric \(allowed: pesq, pesq_nb, estoi"):
         table.find("pesk")
 
 
@@ -239,13 +225,13 @@ def test_scoring_imports_little():
 
 
 def test_every_column_is_described():
-    columns = table.columns(ALL)
-    assert len({column.name for column in columns}) == len(columns) == 9
+    columns = table.columns(tuple(table.METRICS))
+    assert len({column.name for column in columns}) == len(columns) == 27
     for column in columns:
         assert column.low < column.high
         assert column.version.split()[0] == column.package
         assert column.version.split()[1][0].isdigit()
-        assert column.higher_is_better
+    assert [column.name for column in columns if not column.higher_is_better] == ["lsd", "wer"]
 
 
 # ---------------------------------------------------------------------------------------------- statistics

@@ -20,8 +20,8 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
+from diffse import unpickling
 from diffse.errors import DiffseError
-from diffse.importers import unpickling
 
 
 def published_class(monkeypatch, module: str, name: str, base: type = object) -> type:

@@ -4,6 +4,7 @@ A system is a recipe trained on a corpus, written `<recipe>.<corpus>`; the unpro
 `unprocessed`.
 """
 
+import os
 from pathlib import Path
 
 from diffse.errors import DiffseError
@@ -69,6 +70,12 @@ def report(root: Path) -> Path:
 def runs(root: Path) -> Path:
     """One JSON record per run of a verb."""
     return root / "runs"
+
+
+def user_cache() -> Path:
+    """What diffse keeps for a user across projects: weights and scores. `DIFFSE_CACHE` puts it elsewhere."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("DIFFSE_CACHE") or Path(home) / "diffse")
 
 
 def split_system(system: str) -> tuple[str, str]:

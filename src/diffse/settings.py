@@ -65,7 +65,16 @@ from diffse.settings_evaluation import (
     Evaluate as Evaluate,
 )
 from diffse.settings_evaluation import (
+    Polqa as Polqa,
+)
+from diffse.settings_evaluation import (
+    Recogniser as Recogniser,
+)
+from diffse.settings_evaluation import (
     Report as Report,
+)
+from diffse.settings_evaluation import (
+    Weights as Weights,
 )
 from diffse.settings_gates import (
     CacheRules as CacheRules,

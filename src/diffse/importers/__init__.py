@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from diffse import checkpoint, recipes, settings
+from diffse import checkpoint, recipes, settings, unpickling
 from diffse.errors import DiffseError
-from diffse.importers import edm2se, lightning, sgmse, storm, udiffse, unpickling
+from diffse.importers import edm2se, lightning, sgmse, storm, udiffse
 from diffse.importers.lightning import Published
 from diffse.importers.parts import Plan, shown
 from diffse.settings_reader import from_plain, to_plain

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from diffse.errors import DiffseError
 from diffse.importers.parts import Hyper, shown
-from diffse.importers.unpickling import Holder
 from diffse.regeneration import Pair
+from diffse.unpickling import Holder
 
 _BESIDE = re.compile(r"pesq_loss\..+")  # the loss of training, registered beside the network
 

@@ -6,18 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffse.errors import DiffseError
+from diffse.unpickling import shown
 
 # Stored beside the hyper-parameters of the model, and without effect on what it computes when it enhances.
 _ONLY_TRAINING = {
     "base_dir", "batch_size", "data_module_cls", "dummy", "ema_decay", "format", "gpu", "gpus", "lr",
     "num_eval_files", "num_workers", "return_time", "wandb_name", "nolog",
 }  # fmt: skip
-
-
-def shown(text: object) -> str:
-    """Text of a file as it may stand in a message: one short line."""
-    words = "".join(sign if sign.isprintable() else " " for sign in str(text)[:200]).split()
-    return " ".join(words)[:80]
 
 
 class Hyper:

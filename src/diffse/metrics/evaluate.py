@@ -1,7 +1,6 @@
 """The step `evaluate`: score the test split of a corpus, enhanced by a system or as it is."""
 
 import logging
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,9 @@ from diffse import paths, storage
 from diffse.data import shards
 from diffse.data.parallel import Workers
 from diffse.errors import DiffseError
-from diffse.metrics import statistics, table
-from diffse.metrics.score import score_pair
-from diffse.progress import tqdm
-from diffse.settings import Evaluate, Params
+from diffse.metrics import recognition, results, scoring, suspicions, table, tools, transcripts
+from diffse.metrics.scoring import Plan, Signals, Utterance
+from diffse.settings import Params
 
 if TYPE_CHECKING:
     import pandas
@@ -23,58 +21,43 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FACTS = ("id", "speaker", "noise_kind", "snr_db")  # of the mixture, beside the scores
-_OF_SYSTEM = ("recipe", "trained_on", "real_time_factor", "evaluations", "parameters", "sampler")
+MORE_FACTS = ("gender", "t60")  # where the manifest has them
+COSTS = ("real_time_factor", "evaluations", "parameters", "macs_per_second", "peak_memory_mb")
+_OF_SYSTEM = ("recipe", "trained_on", *COSTS, "sampler")
 _ITEM = dict.fromkeys(("id", "shard", "position", "n_samples", "gain"), "")  # columns read of enhanced audio
 _NAMED = 3  # ids in an error line
-_DIGITS = 6  # written after the point; pystoi's own noise is far below
 
 
 def run(params: Params, system: str, corpus: str, root: Path) -> dict[str, Any]:
     """Score the test split of `corpus` as enhanced by `system`; "unprocessed" scores the noisy input.
 
     Writes results/<system>/<corpus>/per_file.csv and summary.json and returns
-    {"files", "means": {column: mean}, "missing": {column: count}}. The same audio and settings give the same
-    bytes, whatever the number of processes. DiffseError: no such artifact, ids or lengths that differ.
+    {"files", "means": {column: mean}, "missing": {column: count}, "warnings"}. The same audio and settings give
+    the same bytes, whatever the number of processes. DiffseError: no such artifact, ids or lengths that differ,
+    a metric without what it needs.
     """
     root, settings = Path(root), params.evaluate
-    columns = table.columns(settings.metrics)
+    table.columns(settings.metrics)
+    plan = Plan.of(settings.metrics, tools.find(settings, settings.metrics, root), settings.cache)
     mixtures = _test_rows(root, corpus)
     description = {} if system == paths.UNPROCESSED else _description(root, system, corpus)
-    jobs = _jobs(root, system, corpus, mixtures)
-    rows = _scored(jobs, settings, f"evaluate {system} on {corpus}")
+    facts = [*FACTS, *(name for name in MORE_FACTS if name in mixtures.columns)]
+    utterances = _utterances(root, system, corpus, mixtures, facts, _texts(settings.texts, root))
+    with Workers(settings.processes) as workers:
+        heard = transcripts.by_program(utterances, plan)
+        rows = scoring.rows(workers, utterances, plan, f"evaluate {system} on {corpus}", heard)
+        warnings = suspicions.of_scores(workers, utterances, rows, plan)
     summary = {
         "system": system,
         "corpus": corpus,
         **{name: description.get(name) for name in _OF_SYSTEM},
         "files": len(rows),
-        "metrics": {
-            column.name: _summary(column, rows, settings, int(mixtures["rate"].iloc[0])) for column in columns
-        },
+        "metrics": results.metric_entries(rows, plan, settings, int(mixtures["rate"].iloc[0])),
     }
-    _write(paths.results(root, system, corpus), rows, columns, summary)
-    return _record(summary)
-
-
-def _scored(jobs: list[dict[str, Any]], settings: Evaluate, title: str) -> list[dict[str, Any]]:
-    """Rows of per_file.csv, ordered by id."""
-    # the longest first, so that no process is left alone with one at the end
-    jobs = sorted(jobs, key=lambda job: (-job["n_samples"], job["id"]))
-    with Workers(settings.processes) as workers:
-        scored = workers.map(partial(score_job, metrics=settings.metrics), jobs)
-        rows = list(tqdm(scored, title, len(jobs), unit="file", disable=None))
-    return sorted(rows, key=lambda row: row["id"])
-
-
-def score_job(job: dict[str, Any], metrics: tuple[str, ...]) -> dict[str, Any]:
-    """Read and score one utterance; runs in a worker process."""
-    clean, noisy = shards.read_pair(job["mixtures"], job)
-    output = job["output"]
-    enhanced = noisy
-    if output is not None:
-        stored = shards.read_item(job["enhanced"], output["shard"], output["position"], output["n_samples"])
-        enhanced = stored[0] / np.float32(output["gain"])
-    scores = score_pair(clean, noisy, enhanced, int(job["rate"]), metrics)
-    return {name: job[name] for name in FACTS} | scores
+    folder = paths.results(root, system, corpus)
+    results.write(folder, rows, facts, plan, summary)
+    warnings = [f"{folder}: {line}" for line in warnings] + suspicions.other_versions(root, corpus, summary)
+    return _record(summary, warnings)
 
 
 def _test_rows(root: Path, corpus: str) -> "pandas.DataFrame":
@@ -98,18 +81,42 @@ def _description(root: Path, system: str, corpus: str) -> dict[str, Any]:
     return description
 
 
-def _jobs(root: Path, system: str, corpus: str, mixtures: "pandas.DataFrame") -> list[dict[str, Any]]:
-    """One mapping per utterance: its manifest row, where its audio is, and its enhanced item by id."""
+def _texts(file: str, root: Path) -> dict[str, str]:
+    return recognition.read_texts(root / file) if file else {}
+
+
+def _utterances(
+    root: Path, system: str, corpus: str, mixtures: "pandas.DataFrame", facts: list[str], texts: dict[str, str]
+) -> list[Utterance]:
+    """One per row of the test split, with its enhanced item by id."""
     from diffse.data import manifest
 
     enhanced = paths.enhanced(root, system, corpus)
-    rows = mixtures.to_dict("records")
-    outputs: dict[str, dict | None] = {row["id"]: None for row in rows}
+    found = mixtures.to_dict("records")
+    outputs: dict[str, dict | None] = {row["id"]: None for row in found}
     if system != paths.UNPROCESSED:
         outputs = {row["id"]: row for row in manifest.read(enhanced, _ITEM).to_dict("records")}
-        _check_join(enhanced, {row["id"]: row["n_samples"] for row in rows}, outputs)
-    places = {"mixtures": paths.mixtures(root, corpus), "enhanced": enhanced}
-    return [row | places | {"output": outputs[row["id"]]} for row in rows]
+        _check_join(enhanced, {row["id"]: row["n_samples"] for row in found}, outputs)
+    folder = paths.mixtures(root, corpus)
+    return [
+        Utterance(
+            {name: row[name] for name in facts},
+            partial(read_signals, folder, row, enhanced, outputs[row["id"]]),
+            str(row.get("text") or "") or texts.get(row["id"], ""),
+            row["n_samples"],
+        )
+        for row in found
+    ]
+
+
+def read_signals(mixtures: Path, row: dict[str, Any], folder: Path, output: dict[str, Any] | None) -> Signals:
+    """Clean, noisy and enhanced signal of a manifest row, and their rate. `output` None: enhanced is noisy."""
+    clean, noisy = shards.read_pair(mixtures, row)
+    enhanced = noisy
+    if output is not None:
+        stored = shards.read_item(folder, output["shard"], output["position"], output["n_samples"])
+        enhanced = stored[0] / np.float32(output["gain"])
+    return clean, noisy, enhanced, int(row["rate"])
 
 
 def _check_join(folder: Path, lengths: dict[str, int], outputs: dict[str, dict]) -> None:
@@ -128,47 +135,15 @@ def _check_join(folder: Path, lengths: dict[str, int], outputs: dict[str, dict])
             raise DiffseError(f"{folder}: {len(ids)} utterances {what} ({named}); run its stage again")
 
 
-def _summary(column: table.Column, rows: list[dict], settings: Evaluate, rate: int) -> dict[str, Any]:
-    values = np.array([row[column.name] for row in rows])
-    found = statistics.summarise(values, settings.confidence, settings.bootstrap, settings.seed)
-    reasons = Counter(reason for row in rows if (reason := row[f"{column.name}_reason"]))
-    return {
-        **{name: round(value, _DIGITS) if isinstance(value, float) else value for name, value in found.items()},
-        "missing": len(rows) - found["n"],
-        "reasons": dict(sorted(reasons.items())),
-        "unit": column.unit,
-        "rate": column.rate or rate,
-        "version": column.version,
-    }
-
-
-def _write(folder: Path, rows: list[dict], columns: list[table.Column], summary: dict[str, Any]) -> None:
-    import pandas
-
-    scores = [name for column in columns for name in (column.name, f"{column.name}_reason")]
-    frame = pandas.DataFrame(rows, columns=[*FACTS, *scores])
-    with storage.atomic_folder(folder) as partial_folder:
-        frame.to_csv(
-            partial_folder / "per_file.csv", index=False, float_format=f"%.{_DIGITS}f", lineterminator="\n"
-        )
-        storage.write_json(partial_folder / "summary.json", summary)
-
-
-def _record(summary: dict[str, Any]) -> dict[str, Any]:
-    """What the run record keeps; a missing value is said once in the log."""
+def _record(summary: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """What the run record keeps."""
     metrics = summary["metrics"]
-    for name, entry in metrics.items():
-        for reason, count in entry["reasons"].items():
-            log.warning(
-                "%s on %s: %s missing in %d files: %s",
-                summary["system"],
-                summary["corpus"],
-                name,
-                count,
-                reason,
-            )
+    results.say_gaps(f"{summary['system']} on {summary['corpus']}", metrics)
+    for line in warnings:
+        log.warning("%s", line)
     return {
         "files": summary["files"],
         "means": {name: entry["mean"] for name, entry in metrics.items()},
         "missing": {name: entry["missing"] for name, entry in metrics.items()},
+        "warnings": warnings,
     }

@@ -1,40 +1,42 @@
-"""Metrics that compare with the clean signal: PESQ, ESTOI and the scale-invariant ratios.
+"""Metrics that compare with the clean signal: PESQ and the scale-invariant ratios.
 
 Each takes (clean, enhanced, noisy, rate): float arrays [samples] of one length and their rate in Hz. It
 returns a float, or raises `Missing` with the reason. Signals enter as they are: no mean is removed and no
 delay is searched (PESQ does that itself).
 """
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
-from diffse.metrics.checks import Missing, at_rate, require_sound
+from diffse.metrics.checks import Missing, at_rate, require_seconds, require_sound
 
-PESQ_RATE = 16000  # Hz, of the wide-band form
-ESTOI_RATE = 10000  # Hz, inside pystoi
+PESQ_RATE = 16000  # Hz, of both forms
 _PESQ_MIN_SECONDS = 0.25
 _PESQ_UTTERANCES = 50  # that the ITU code has room for; it writes past its arrays beyond
 _PESQ_SAFE_SECONDS = 19.0  # an utterance and the pause behind it take at least 0.38 s
-_ESTOI_MIN_SECONDS = (30 * 128 + 256) / ESTOI_RATE  # 30 frames of 256 samples, half overlapping
 _DIGITAL_ZERO = 1e-20  # energy ratio (-200 dB) below which a residual is the rounding of the arithmetic
 
 
 def pesq(clean: np.ndarray, enhanced: np.ndarray, noisy: np.ndarray, rate: int) -> float:
     """PESQ, wide band (ITU-T P.862.2), as MOS-LQO; at 16 kHz, other rates are resampled."""
+    return _pesq(clean, enhanced, rate, "wb")
+
+
+def pesq_nb(clean: np.ndarray, enhanced: np.ndarray, noisy: np.ndarray, rate: int) -> float:
+    """PESQ, narrow band (ITU-T P.862), mapped to MOS-LQO by P.862.1; at 16 kHz, other rates are resampled."""
+    return _pesq(clean, enhanced, rate, "nb")
+
+
+def _pesq(clean: np.ndarray, enhanced: np.ndarray, rate: int, mode: str) -> float:
     from pesq import PesqError
     from pesq import pesq as itu_pesq
 
     require_sound(clean=clean, enhanced=enhanced)
-    if len(clean) < _PESQ_MIN_SECONDS * rate:
-        raise Missing(f"shorter than {_PESQ_MIN_SECONDS} s")
+    require_seconds(clean, rate, _PESQ_MIN_SECONDS)
     clean, enhanced = at_rate(clean, rate, PESQ_RATE), at_rate(enhanced, rate, PESQ_RATE)
     if len(clean) > _PESQ_SAFE_SECONDS * PESQ_RATE and _most_utterances(clean) >= _PESQ_UTTERANCES:
         raise Missing(f"more than the {_PESQ_UTTERANCES} utterances that PESQ can hold")
     try:
-        return float(itu_pesq(PESQ_RATE, clean, enhanced, "wb"))
+        return float(itu_pesq(PESQ_RATE, clean, enhanced, mode))
     except PesqError as error:
         message = error.args[0] if error.args else type(error).__name__
         raise Missing(f"PESQ: {message.decode() if isinstance(message, bytes) else message}") from None
@@ -58,34 +60,6 @@ def _most_utterances(clean: np.ndarray) -> int:
         last = np.concatenate([active[gaps], active[-1:]])
         most = max(most, int(np.count_nonzero(last - first >= 45)))
     return most
-
-
-def estoi(clean: np.ndarray, enhanced: np.ndarray, noisy: np.ndarray, rate: int) -> float:
-    """Extended short-time objective intelligibility (Jensen and Taal, 2016), in [-1, 1]."""
-    from pystoi import stoi
-
-    require_sound(clean=clean, enhanced=enhanced)
-    if len(clean) < _ESTOI_MIN_SECONDS * rate:
-        raise Missing(f"shorter than {_ESTOI_MIN_SECONDS:.2f} s")
-    with _fixed_numpy_random(), warnings.catch_warnings():
-        # pystoi warns and returns 1e-5, which would pass for a score
-        warnings.filterwarnings("error", "Not enough STFT frames")
-        try:
-            return float(stoi(clean, enhanced, rate, extended=True))
-        except RuntimeWarning:
-            raise Missing("too few frames with speech") from None
-
-
-@contextmanager
-def _fixed_numpy_random() -> Iterator[None]:
-    """pystoi adds noise of numpy's global generator; a score must not depend on what ran before, nor
-    change what runs after."""
-    state = np.random.get_state()
-    np.random.seed(0)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
 
 
 def si_sdr(clean: np.ndarray, enhanced: np.ndarray, noisy: np.ndarray, rate: int) -> float:

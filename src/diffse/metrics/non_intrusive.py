@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from diffse.metrics.checks import Missing, at_rate, require_sound
+from diffse.metrics.checks import at_rate, require_seconds, require_sound
+from diffse.metrics.mel import mel_filters
 
 RATE = 16000  # Hz
 MIN_SECONDS = 1.0  # below, the score is mostly that of the repetition
@@ -35,8 +36,7 @@ def dnsmos(clean: np.ndarray, enhanced: np.ndarray, noisy: np.ndarray, rate: int
     scaled down to that. Raises Missing below 1 s and for silence.
     """
     require_sound(enhanced=enhanced)
-    if len(enhanced) < MIN_SECONDS * rate:
-        raise Missing(f"shorter than {MIN_SECONDS:g} s")
+    require_seconds(enhanced, rate, MIN_SECONDS)
     wave = at_rate(enhanced, rate, RATE).astype(np.float32)
     wave = wave / max(1.0, float(np.max(np.abs(wave))))
     scores = np.array([_score(window) for window in _windows(wave)])
@@ -80,29 +80,7 @@ def mel_features(wave: np.ndarray) -> np.ndarray:
     padded = np.pad(wave.astype(np.float32), _N_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_MEL_HOP]
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_N_FFT) / _N_FFT)).astype(np.float32)
-    power = np.abs(np.fft.rfft(frames * hann, axis=1)) ** 2 @ _mel_filters().T
+    power = np.abs(np.fft.rfft(frames * hann, axis=1)) ** 2 @ mel_filters(RATE, _N_FFT, _MELS, RATE / 2).T
     decibels = 10 * np.log10(np.maximum(power, 1e-10))
     relative = np.maximum(decibels - decibels.max(), -80.0)
     return ((relative + 40) / 40).astype(np.float32)
-
-
-@functools.cache
-def _mel_filters() -> np.ndarray:
-    """Triangles of equal area on Slaney's mel scale from 0 to 8 kHz: [120, 161]."""
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(RATE / 2), _MELS + 2))
-    distance = edges[:, None] - np.fft.rfftfreq(_N_FFT, 1 / RATE)
-    widths = np.diff(edges)[:, None]
-    triangles = np.maximum(0, np.minimum(-distance[:-2] / widths[:-1], distance[2:] / widths[1:]))
-    return triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]
-
-
-# Slaney's scale: 3 mel per 200 Hz up to 1 kHz, then 27 mel per factor 6.4.
-_BREAK_HZ, _BREAK_MEL, _STEP = 1000.0, 15.0, np.log(6.4) / 27
-
-
-def _hz_to_mel(hz: float) -> float:
-    return _BREAK_MEL + float(np.log(hz / _BREAK_HZ)) / _STEP if hz > _BREAK_HZ else 3 * hz / 200
-
-
-def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    return np.where(mel > _BREAK_MEL, _BREAK_HZ * np.exp(_STEP * (mel - _BREAK_MEL)), 200 * mel / 3)

@@ -16,10 +16,15 @@ import numpy as np
 import torch
 
 from diffse.errors import DiffseError
-from diffse.importers.parts import shown
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number before PyTorch 1.6
+
+
+def shown(text: object) -> str:
+    """Text of a file as it may stand in a message: one short line."""
+    words = "".join(sign if sign.isprintable() else " " for sign in str(text)[:200]).split()
+    return " ".join(words)[:80]
 
 
 class Inert:
