@@ -1,19 +1,21 @@
-"""The command line that all pipelines share: compile, submit, or run here."""
+"""The command line that all pipelines share: compile, check, submit, look at a run, or run here."""
 
 import argparse
 import datetime
+import functools
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfp import compiler, local
+from kfp import local
 
 from diffse import settings, storage
 from diffse.errors import DiffseError
-from pipelines import graph, lint, submission
+from pipelines import graph, lint, package, submission
 from pipelines import placement as places
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -36,6 +38,8 @@ def _arguments(pipeline: Pipeline) -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--compile", type=Path, metavar="FILE", help="write the pipeline for upload")
     what.add_argument("--submit", action="store_true", help="start it on the cluster of --host")
+    what.add_argument("--check", action="store_true", help="say what would fail there, and start nothing")
+    what.add_argument("--status", metavar="RUN", help="show what a run on the cluster is doing")
     what.add_argument("--local", action="store_true", help="run it here, one step after the other")
     pipeline.add_arguments(parser)
     parser.add_argument("--params", type=Path, default=PROJECT / "params.yaml", metavar="FILE")
@@ -50,16 +54,18 @@ def _arguments(pipeline: Pipeline) -> argparse.ArgumentParser:
 
 
 def main(pipeline: Pipeline, argv: list[str] | None = None) -> int:
-    """Compile, submit or run; the return value is the exit code."""
+    """Do what the options ask for; the return value is the exit code."""
     parser = _arguments(pipeline)
     args = parser.parse_args(argv)
-    if args.submit and not args.host:
-        parser.error("--submit needs --host")
+    submission.check_arguments(parser, args)
     try:
         if args.local:
             return _run_here(pipeline, args)
-        built = build(pipeline, args)
-        return submission.submit(built, args) if args.submit else _compile(built, args)
+        if args.status:
+            return submission.status(args)
+        if args.submit or args.check:
+            return submission.submit(args, functools.partial(_compiled, pipeline, args))
+        return _compile(pipeline, args)
     except DiffseError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return error.exit_code
@@ -67,21 +73,36 @@ def main(pipeline: Pipeline, argv: list[str] | None = None) -> int:
 
 def build(pipeline: Pipeline, args: argparse.Namespace) -> Callable:
     """The pipeline as kfp takes it: for a cluster, or with --local for kfp's local runner."""
+    return _graph(pipeline, args, _project(args))
+
+
+def _project(args: argparse.Namespace) -> graph.Project:
     params, placement = settings.load(args.params), None if args.local else places.load(args.placement)
     if args.local:
         workspace = str(Path(args.workspace or args.params.parent).resolve())
     else:
         workspace = args.workspace or f"{placement.mount_path}/diffse"
-    project = graph.Project(params, args.params, workspace, placement, caching=not args.no_cache)
+    return graph.Project(params, args.params, workspace, placement, caching=not args.no_cache)
+
+
+def _graph(pipeline: Pipeline, args: argparse.Namespace, project: graph.Project) -> Callable:
     tasks = lambda chain: pipeline.add_tasks(chain, args)  # noqa: E731
     return graph.build(pipeline.name, pipeline.description, tasks, project)
 
 
-def _compile(built: Callable, args: argparse.Namespace) -> int:
-    """Write the pipeline if the lint finds nothing."""
-    with storage.atomic_file(args.compile) as temporary:
-        compiler.Compiler().compile(built, str(temporary))
-        lint.check(temporary, args.compile, release=args.release)
+def _compiled(pipeline: Pipeline, args: argparse.Namespace, folder: Path) -> submission.Built:
+    """The pipeline in a file in `folder`, if the lint finds nothing."""
+    project = _project(args)
+    found = package.compiled(_graph(pipeline, args, project), pipeline.name, folder)
+    lint.check(found.path, args.compile or Path(f"{pipeline.name}.yaml"), release=args.release)
+    return submission.Built(project, found)
+
+
+def _compile(pipeline: Pipeline, args: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="diffse-") as folder:
+        built = _compiled(pipeline, args, Path(folder))
+        with storage.atomic_file(args.compile) as temporary:
+            shutil.copyfile(built.package.path, temporary)
     print(f"pipeline written to {args.compile}")
     return 0
 

@@ -1,14 +1,10 @@
 """pipelines/full.py: what it compiles to, and that it runs the same commands as dvc.yaml."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import compiled
 import pytest
@@ -152,51 +148,6 @@ def test_mistakes_are_one_line(folder, options, message):
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (folder / "x.yaml").exists()
-
-
-class _Server(BaseHTTPRequestHandler):
-    """Answers what kfp's client asks when it starts a run, and keeps the requests."""
-
-    seen: ClassVar[list[tuple[str, str, dict]]] = []
-
-    def _answer(self, body: dict) -> None:
-        text = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def do_GET(self) -> None:
-        self.seen.append(("GET", self.path, {}))
-        self._answer({"experiments": [{"experiment_id": "e1", "display_name": "night"}]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.seen.append(("POST", self.path, body))
-        self._answer({"run_id": "r1", "experiment_id": "e1"})
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_submitting_sends_the_compiled_pipeline(folder, documents):
-    server = HTTPServer(("127.0.0.1", 0), _Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        host = f"http://127.0.0.1:{server.server_port}"
-        options = ["--host", host, "--experiment", "night", "--params", "params.yaml"]
-        command = [sys.executable, FULL, "--submit", *options]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert done.returncode == 0, done.stderr
-    assert "started run r1" in done.stdout
-    posts = [(path, body) for method, path, body in _Server.seen if method == "POST"]
-    assert [path for path, _ in posts] == ["/apis/v2beta1/runs"]
-    assert posts[0][1]["pipeline_spec"]["pipeline_spec"] == documents[0]
-    assert posts[0][1]["pipeline_spec"]["platform_spec"] == documents[1]
 
 
 def test_submitting_needs_a_host():
