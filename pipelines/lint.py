@@ -56,7 +56,7 @@ def tasks(documents: list[dict[str, Any]]) -> list[Task]:
     platform = documents[1] if len(documents) > 1 else {}
     more = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     found = []
-    for name, task in _all_tasks(spec):
+    for name, task in all_tasks(spec):
         label = spec["components"][task["componentRef"]["name"]].get("executorLabel")
         if label:
             container = spec["deploymentSpec"]["executors"][label]["container"]
@@ -65,7 +65,8 @@ def tasks(documents: list[dict[str, Any]]) -> list[Task]:
     return found
 
 
-def _all_tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def all_tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, task) of the whole graph, groups of tasks too."""
     for dag in (spec["root"], *spec["components"].values()):
         yield from dag.get("dag", {}).get("tasks", {}).items()
 
@@ -159,7 +160,7 @@ def _images(found: list[Task], release: bool) -> Iterator[str]:
 
 
 def _graph(spec: dict[str, Any]) -> Iterator[str]:
-    for name, task in _all_tasks(spec):
+    for name, task in all_tasks(spec):
         if "parameterIterator" in task or "artifactIterator" in task:
             yield f"{name}: is a loop, which runs two at a time in kfp's local runner; add a task for each item"
         if task.get("triggerPolicy", {}).get("condition"):
