@@ -25,7 +25,8 @@ import torch
 
 from diffse import paths, storage
 from diffse.data import manifest, shards, stft_cache
-from diffse.data.batches import CropSource, WaveSource
+from diffse.data.batches import CropSource, MixtureWaves, WaveSource
+from diffse.data.cache_reader import CacheReader
 from diffse.settings import Stft
 from diffse.spectrogram import Spectrogram
 
@@ -126,9 +127,9 @@ def run(pairs: int, seconds: float, crops: int, rounds: int) -> dict:
         ]
         description = json.loads((paths.cache(root, "bench") / "cache.json").read_text())
         sources = {
-            "cache": CropSource(paths.cache(root, "bench"), "train", FRAMES, FACTOR, 0),
+            "cache": CropSource(CacheReader(paths.cache(root, "bench"), "train"), FRAMES, FACTOR, 0),
             "audio shards": WaveSource(
-                paths.mixtures(root, "bench"), Spectrogram(factor=FACTOR), "train", FRAMES, 0
+                MixtureWaves(paths.mixtures(root, "bench"), "train"), Spectrogram(factor=FACTOR), FRAMES, 0
             ),
             "plain": PlainSource(root / "files", pairs),
         }

@@ -12,7 +12,8 @@ from small_mixtures import LENGTHS, write_mixtures
 
 from diffse import paths
 from diffse.data import manifest, shards, stft_cache
-from diffse.data.batches import CropSource, Order, Prefetcher, WaveSource
+from diffse.data.batches import CropSource, MixtureWaves, Order, Prefetcher, WaveSource, cached_crops
+from diffse.data.cache_reader import CacheReader
 from diffse.errors import DiffseError
 from diffse.settings import Stft
 from diffse.spectrogram import Spectrogram
@@ -33,12 +34,14 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def crops(root) -> CropSource:
-    return CropSource(paths.cache(root, "toy"), "train", FRAMES, FACTOR, SEED)
+    return CropSource(CacheReader(paths.cache(root, "toy"), "train"), FRAMES, FACTOR, SEED)
 
 
 @pytest.fixture
 def waves(root) -> WaveSource:
-    return WaveSource(paths.mixtures(root, "toy"), Spectrogram(factor=FACTOR), "train", FRAMES, SEED)
+    return WaveSource(
+        MixtureWaves(paths.mixtures(root, "toy"), "train"), Spectrogram(factor=FACTOR), FRAMES, SEED
+    )
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -89,7 +92,7 @@ def test_the_whole_utterance_and_its_ends_can_be_in_a_crop(root, crops):
 
 @pytest.mark.parametrize(("normalise", "signal"), [("clean", 0), ("noisy", 1)])
 def test_normalisation_makes_the_chosen_peak_one(root, normalise, signal):
-    options = (paths.cache(root, "toy"), "train", FRAMES, FACTOR, SEED)
+    options = (CacheReader(paths.cache(root, "toy"), "train"), FRAMES, FACTOR, SEED)
     plain, scaled = CropSource(*options, "none"), CropSource(*options, normalise)
     rows = manifest.read(paths.mixtures(root, "toy")).query("split == 'train'").reset_index(drop=True)
     for k in range(len(plain)):
@@ -106,9 +109,9 @@ def test_normalisation_makes_the_chosen_peak_one(root, normalise, signal):
 def test_another_factor_and_exponent_are_honoured(tmp_path):
     write_mixtures(tmp_path)
     stft_cache.run(SimpleNamespace(cache=Stft(exponent=0.667, storage="float32")), "toy", tmp_path)
-    stored = CropSource(paths.cache(tmp_path, "toy"), "valid", FRAMES, 0.065, SEED)
+    stored = CropSource(CacheReader(paths.cache(tmp_path, "toy"), "valid"), FRAMES, 0.065, SEED)
     transform = Spectrogram(exponent=0.667, factor=0.065)
-    direct = WaveSource(paths.mixtures(tmp_path, "toy"), transform, "valid", FRAMES, SEED)
+    direct = WaveSource(MixtureWaves(paths.mixtures(tmp_path, "toy"), "valid"), transform, FRAMES, SEED)
     for k in range(4):
         for found, expected in zip(stored.sample(k), direct.sample(k), strict=True):
             assert relative(found, expected) < 3e-5
@@ -123,8 +126,10 @@ def test_silent_crops_stay_silent_and_quiet_ones_are_scaled(tmp_path):
         pairs={"train_000": silent, "train_001": quiet},
     )
     stft_cache.run(SimpleNamespace(cache=Stft()), "toy", tmp_path)
-    stored = CropSource(paths.cache(tmp_path, "toy"), "train", FRAMES, FACTOR, SEED)
-    direct = WaveSource(paths.mixtures(tmp_path, "toy"), Spectrogram(factor=FACTOR), "train", FRAMES, SEED)
+    stored = CropSource(CacheReader(paths.cache(tmp_path, "toy"), "train"), FRAMES, FACTOR, SEED)
+    direct = WaveSource(
+        MixtureWaves(paths.mixtures(tmp_path, "toy"), "train"), Spectrogram(factor=FACTOR), FRAMES, SEED
+    )
     for source in (stored, direct):
         by_item = {source.order.item(k): source.sample(k) for k in range(2)}
         assert not torch.view_as_real(torch.stack(by_item[0])).any()
@@ -136,8 +141,10 @@ def test_the_peak_of_a_whole_utterance_may_be_its_last_sample(tmp_path):
     pair[1, -1] = 0.5
     write_mixtures(tmp_path, lengths={"train": [7001], "valid": [7001]}, pairs={"train_000": pair})
     stft_cache.run(SimpleNamespace(cache=Stft()), "toy", tmp_path)
-    stored = CropSource(paths.cache(tmp_path, "toy"), "train", FRAMES, FACTOR, SEED)
-    direct = WaveSource(paths.mixtures(tmp_path, "toy"), Spectrogram(factor=FACTOR), "train", FRAMES, SEED)
+    stored = CropSource(CacheReader(paths.cache(tmp_path, "toy"), "train"), FRAMES, FACTOR, SEED)
+    direct = WaveSource(
+        MixtureWaves(paths.mixtures(tmp_path, "toy"), "train"), Spectrogram(factor=FACTOR), FRAMES, SEED
+    )
     expected = Spectrogram(factor=FACTOR).analyse(torch.from_numpy(pair / 0.5))
     left = (FRAMES - expected.shape[-1]) // 2
     for source in (stored, direct):
@@ -268,8 +275,38 @@ def test_what_cannot_be_is_refused(root, crops):
     with pytest.raises(DiffseError, match="cannot be shared by 3 processes"):
         crops.batch(0, 2, 0, 3)
     with pytest.raises(DiffseError, match="too short"):
-        CropSource(paths.cache(root, "toy"), "train", 1, FACTOR, SEED)
+        CropSource(CacheReader(paths.cache(root, "toy"), "train"), 1, FACTOR, SEED)
     with pytest.raises(DiffseError, match="no utterances in the test split"):
-        WaveSource(paths.mixtures(root, "toy"), Spectrogram(), "test", FRAMES, SEED)
+        WaveSource(MixtureWaves(paths.mixtures(root, "toy"), "test"), Spectrogram(), FRAMES, SEED)
     with pytest.raises(DiffseError, match="made with exponent"):
-        CropSource(paths.cache(root, "toy"), "train", 64, FACTOR, SEED, expected=Stft(exponent=1.0))
+        cached_crops(paths.cache(root, "toy"), "train", 64, FACTOR, SEED, Stft(exponent=1.0))
+
+
+@pytest.mark.parametrize("options", [{}, {"normalise": "clean"}, {"peak_of": "utterance"}, {"short": "repeat"}])
+def test_both_forms_of_the_cache_give_the_same_crops(root, tmp_path, options):
+    (tmp_path / "data/toy").mkdir(parents=True)
+    (tmp_path / "data/toy/mixtures").symlink_to(paths.mixtures(root, "toy"))
+    stft_cache.run(SimpleNamespace(cache=Stft(form="waveform")), "toy", tmp_path)
+    both = [
+        cached_crops(paths.cache(place, "toy"), "train", FRAMES, FACTOR, SEED, Stft(), **options)
+        for place in (root, tmp_path)
+    ]
+    assert [type(source) for source in both] == [CropSource, WaveSource]
+    for step in range(4):
+        spectrograms, waves = (source.batch(step, 5) for source in both)
+        assert (spectrograms["k"], spectrograms["ids"]) == (waves["k"], waves["ids"])
+        for signal in ("clean", "noisy"):
+            assert spectrograms[signal].shape == waves[signal].shape == (5, 1, 256, FRAMES)
+            assert relative(spectrograms[signal], waves[signal]) < STORAGE_ERROR
+
+
+def test_crops_of_a_waveform_cache_are_exact(root, waves, tmp_path):
+    (tmp_path / "data/toy").mkdir(parents=True)
+    (tmp_path / "data/toy/mixtures").symlink_to(paths.mixtures(root, "toy"))
+    stft_cache.run(SimpleNamespace(cache=Stft(form="waveform", shard_mb=1)), "toy", tmp_path)
+    cached = cached_crops(paths.cache(tmp_path, "toy"), "train", FRAMES, FACTOR, SEED, Stft())
+    for k in range(2 * len(cached)):
+        for found, expected in zip(cached.sample(k), waves.sample(k), strict=True):
+            assert torch.equal(found, expected)
+    with pytest.raises(ValueError, match="holds no spectrograms"):
+        CropSource(cached.waves, FRAMES, FACTOR, SEED)

@@ -30,7 +30,7 @@ from gate_faults import (
 )
 
 from diffse import checkpoint, paths, settings, storage
-from diffse.data import manifest, shards
+from diffse.data import manifest, shards, stft_cache
 from diffse.data.corpora import registry
 from diffse.errors import DiffseError, GateFailed
 from diffse.metrics import evaluate
@@ -147,6 +147,19 @@ def test_fixed_values_beside_the_parameters_are_no_fault(project):
         description = checkpoint.describe(paths.model(root, SYSTEM) / name)
         checkpoint.save(paths.model(root, SYSTEM) / name, network, description)
     assert gate.run(params, "checkpoint", NAMES["checkpoint"], root)["success"]
+
+
+def test_the_waveform_form_of_the_cache_is_judged_by_the_same_rules(project):
+    root, params = project
+    params = dataclasses.replace(params, cache=dataclasses.replace(params.cache, form="waveform"))
+    stft_cache.run(params, "toy", root)
+    assert gate.run(params, "cache", ("toy",), root)["success"]
+    shard = next(paths.cache(root, "toy").glob("train-*.npy"))
+    data = bytearray(shard.read_bytes())
+    data[-40_000] ^= 0x40
+    shard.write_bytes(data)
+    with pytest.raises(GateFailed, match="checksums match"):
+        gate.run(params, "cache", ("toy",), root)
 
 
 def test_a_gate_writes_the_same_bytes_again(good):

@@ -15,7 +15,7 @@ import torch
 from small_mixtures import LENGTHS, write_mixtures
 
 from diffse import paths
-from diffse.data import manifest, shards, stft_cache
+from diffse.data import manifest, shards, statistics, stft_cache
 from diffse.data.cache_reader import CacheReader
 from diffse.errors import DiffseError
 from diffse.settings import Stft
@@ -129,7 +129,7 @@ def test_running_again_gives_the_same_bytes(tmp_path, mixtures):
     assert digests(build(tmp_path)) == first
     description = json.loads((paths.cache(tmp_path, "toy") / "cache.json").read_text())
     assert {name: entry["sha256"] for name, entry in description["files"].items()} == {
-        name: digest for name, digest in first.items() if name.endswith(".npy")
+        name: digest for name, digest in first.items() if name.endswith(".npy") and name != "checksums.npy"
     }
     assert (
         description["mixtures_sha256"]
@@ -190,6 +190,59 @@ def test_statistics_are_those_of_peak_normalised_speech(root):
     found = json.loads((paths.cache(root, "toy") / "cache.json").read_text())["statistics"]
     assert found["sigma_x"] == pytest.approx(torch.cat(clean).square().mean().sqrt().item(), rel=1e-4)
     assert found["sigma_n"] == pytest.approx(torch.cat(noise).square().mean().sqrt().item(), rel=1e-4)
+    noisy = torch.cat(clean) + torch.cat(noise)
+    assert found["sigma_y"] == pytest.approx(noisy.square().mean().sqrt().item(), rel=1e-4)
+
+
+def test_levels_come_with_the_cache_in_either_form(tmp_path, mixtures):
+    """`estimate` reads no audio: the mixtures and the arrays may be gone."""
+    params = [SimpleNamespace(cache=Stft(form=form)) for form in ("spectrogram", "waveform")]
+    found = []
+    for settings in params:
+        folder = build(tmp_path, form=settings.cache.form)
+        for shard in folder.glob("train-*.npy"):
+            shard.unlink()
+        found.append(statistics.run(settings, "toy", tmp_path))
+    assert found[0] == found[1] == {**found[0], "utterances": len(LENGTHS["train"])}
+    assert statistics.read(paths.statistics(tmp_path, "toy")).items() >= found[0].items()
+
+
+def test_levels_of_silence_are_refused(tmp_path):
+    silent = np.zeros((2, 9000), np.float32)
+    write_mixtures(tmp_path, lengths={"train": [9000], "valid": [9000]}, pairs={"train_000": silent})
+    build(tmp_path)
+    settings = SimpleNamespace(cache=Stft())
+    expect_one_line(lambda: statistics.run(settings, "toy", tmp_path), "all training utterances are silent")
+
+
+def test_every_page_has_its_checksum(tmp_path, mixtures):
+    folder = build(tmp_path, shard_mb=4)
+    description = json.loads((folder / "cache.json").read_text())
+    sums = iter(np.load(folder / "checksums.npy"))
+    for name in description["files"]:
+        data = (folder / name).read_bytes()
+        for start in range(0, len(data), description["page_bytes"]):
+            page = data[start : start + description["page_bytes"]]
+            assert bytes(next(sums)) == hashlib.sha256(page).digest()
+    assert next(sums, None) is None
+    assert max(entry["pages"] for entry in description["files"].values()) > 2
+
+
+def test_the_waveform_form_is_exact_and_takes_half_the_space(tmp_path, mixtures):
+    spectrograms = sum(path.stat().st_size for path in build(tmp_path).glob("*-0*.npy"))
+    folder = build(tmp_path, form="waveform", shard_mb=1)
+    assert sum(path.stat().st_size for path in folder.glob("*-0*.npy")) == pytest.approx(
+        spectrograms / 2, rel=0.01
+    )
+    assert len(list(folder.glob("train-*.npy"))) > 1
+    description = json.loads((folder / "cache.json").read_text())
+    assert description["storage_error_db"]["spectrogram"]["max"] == stft_cache.NO_ERROR_DB
+    rows = manifest.read(mixtures).query("split == 'train'").reset_index(drop=True)
+    reader = CacheReader(folder, "train")
+    for item, row in rows.iterrows():
+        pair = np.stack(shards.read_pair(mixtures, row))
+        assert np.array_equal(reader.read_samples(item, 0, row["n_samples"]), pair)
+        assert np.array_equal(reader.read_samples(item, 37, 90), pair[:, 37:90])
 
 
 def test_peaks_are_those_of_the_samples(root):
@@ -273,6 +326,10 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
+def reordered(path: Path) -> None:
+    pandas.read_parquet(path).iloc[::-1].to_parquet(path, index=False)
+
+
 def read_all(folder: Path) -> None:
     reader = CacheReader(folder, "train")
     for item in range(len(reader)):
@@ -284,10 +341,13 @@ def read_all(folder: Path) -> None:
     [
         ("cache.json", Path.unlink, "run 'diffse cache toy'"),
         ("cache.json", lambda path: path.write_text("{"), "not valid JSON"),
-        ("cache.json", lambda path: path.write_text('{"format": 99}'), "not a cache of format 1"),
+        ("cache.json", lambda path: path.write_text('{"format": 99}'), "not a cache of format 2"),
         ("index.parquet", Path.unlink, "is missing; run 'diffse cache toy' again"),
         ("index.parquet", cut, "cannot be read"),
         ("index.parquet", lambda path: pandas.DataFrame({"id": ["a"]}).to_parquet(path), "columns id"),
+        ("index.parquet", reordered, "is not what was written with cache.json"),
+        ("checksums.npy", Path.unlink, "is missing"),
+        ("checksums.npy", cut, "is not what was written with cache.json"),
         ("train-00000.npy", Path.unlink, "is missing; run 'diffse cache toy' again"),
         ("train-00000.npy", cut, "cannot be read"),
         ("train-00000.npy", lambda path: path.write_bytes(b""), "cannot be read"),

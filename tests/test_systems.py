@@ -11,7 +11,7 @@ import yaml
 
 from diffse import paths, presets, recipes, settings, training, training_inputs
 from diffse.data import statistics
-from diffse.data.batches import CropSource, WaveSource
+from diffse.data.batches import CropSource, MixtureWaves, WaveSource
 from diffse.data.cache_reader import CacheReader
 from diffse.enhancer import Enhancer
 from diffse.errors import DiffseError
@@ -181,11 +181,13 @@ def test_the_peak_of_the_utterance_scales_every_crop_alike(project, kind):
     root, _ = project
     options = {"normalise": "noisy", "peak_of": "utterance"}
     if kind == "cache":
-        source = CropSource(paths.cache(root, "toy"), "train", 32, 0.15, 0, **options)
-        plain = CropSource(paths.cache(root, "toy"), "train", 32, 0.15, 0, normalise="none")
+        source = CropSource(CacheReader(paths.cache(root, "toy"), "train"), 32, 0.15, 0, **options)
+        plain = CropSource(CacheReader(paths.cache(root, "toy"), "train"), 32, 0.15, 0, normalise="none")
     else:
-        source = WaveSource(paths.mixtures(root, "toy"), Spectrogram(), "train", 32, 0, **options)
-        plain = WaveSource(paths.mixtures(root, "toy"), Spectrogram(), "train", 32, 0, normalise="none")
+        source = WaveSource(MixtureWaves(paths.mixtures(root, "toy"), "train"), Spectrogram(), 32, 0, **options)
+        plain = WaveSource(
+            MixtureWaves(paths.mixtures(root, "toy"), "train"), Spectrogram(), 32, 0, normalise="none"
+        )
     gains: dict[str, set] = {}
     for k in range(12):
         scaled, original = source.sample(k)[1], plain.sample(k)[1]
@@ -198,9 +200,11 @@ def test_the_peak_of_the_utterance_scales_every_crop_alike(project, kind):
 def test_a_short_utterance_is_repeated(project, kind):
     root, _ = project
     if kind == "cache":
-        source = CropSource(paths.cache(root, "toy"), "train", 200, 0.15, 0, short="repeat")
+        source = CropSource(CacheReader(paths.cache(root, "toy"), "train"), 200, 0.15, 0, short="repeat")
     else:
-        source = WaveSource(paths.mixtures(root, "toy"), Spectrogram(), "train", 200, 0, short="repeat")
+        source = WaveSource(
+            MixtureWaves(paths.mixtures(root, "toy"), "train"), Spectrogram(), 200, 0, short="repeat"
+        )
     clean, _ = source.sample(0)
     frames = 1 + 16000 // 128
     assert torch.equal(clean[:, frames : frames + 50], clean[:, :50])

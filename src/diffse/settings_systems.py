@@ -14,14 +14,19 @@ from diffse.settings_networks import NCSNpp, Network
 
 @dataclass(frozen=True)
 class Stft:
-    """Block `cache`: the transform whose result is stored. Published: 510, 128, Hann, exponent 1/2."""
+    """Block `cache`: the transform whose result is stored. Published: 510, 128, Hann, exponent 1/2.
+
+    `form: waveform` stores the samples instead (exactly, in half the space) and transforms each crop when it
+    is read, which takes more time than reading its spectrogram (benchmarks/data_path.py).
+    """
 
     n_fft: int = 510
     hop: int = 128
     window: Literal["hann", "sqrthann"] = "hann"
     exponent: float = 0.5  # alpha: |X|^alpha e^{i angle X}
-    storage: Literal["float16", "float32"] = "float16"
+    storage: Literal["float16", "float32"] = "float16"  # of spectrograms
     shard_mb: int = 64
+    form: Literal["spectrogram", "waveform"] = "spectrogram"
 
 
 # ---------------------------------------------------------------------------------------------- processes

@@ -97,11 +97,17 @@ def read_json(path: Path | str) -> object:
     """Read JSON; a missing or damaged file is a DiffseError that names it."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise DiffseError(f"{path}: no such file; run the stage that writes it") from None
+
+
+def parse_json(data: bytes, name: str) -> object:
+    """The JSON in `data`; damaged JSON is a DiffseError that calls it `name`."""
+    try:
+        return json.loads(data.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DiffseError(f"{path}: not valid JSON ({error}); delete it and run its stage again") from None
+        raise DiffseError(f"{name}: not valid JSON ({error}); delete it and run its stage again") from None
 
 
 def sha256_file(path: Path | str) -> str:

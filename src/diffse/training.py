@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diffse import checkpoint, pages, paths, posthoc, precision, recipes, settings
+from diffse.data import cache_reader
 from diffse.data.batches import Prefetcher
 from diffse.distributed import Processes
 from diffse.ema import EMA, PowerEMA
@@ -99,7 +100,7 @@ class Trainer:
             raise DiffseError(
                 f"train.{recipe}.batch is {train.batch}, which {processes.world} processes cannot share equally"
             )
-        cache = read_json(cache_folder / "cache.json")
+        cache = cache_reader.read_description(cache_folder)
         if cache["rate"] != train.rate:
             raise DiffseError(
                 f"{cache_folder}: {cache['rate']} Hz, but train.{recipe}.rate is {train.rate}; "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffse import paths, recipes, settings
 from diffse.data import statistics
-from diffse.data.batches import CropSource, WaveSource
+from diffse.data.batches import CropSource, MixtureWaves, WaveSource, cached_crops
 from diffse.errors import DiffseError
 
 
@@ -38,9 +38,9 @@ def crop_source(
     """Crops from the cache, or from the audio for a recipe with a transform of its own."""
     options = {"normalise": train.normalise, "peak_of": train.peak_of, "short": train.short}
     if train.stft is None:
-        return CropSource(cache, "train", train.frames, train.factor, train.seed, expected=cached, **options)
+        return cached_crops(cache, "train", train.frames, train.factor, train.seed, cached, **options)
     spectrogram = recipes.build_spectrogram(train.stft, train.factor)
-    return WaveSource(mixtures, spectrogram, "train", train.frames, train.seed, **options)
+    return WaveSource(MixtureWaves(mixtures, "train"), spectrogram, train.frames, train.seed, **options)
 
 
 def leaves_weights_unused(train: settings.Train) -> bool:

@@ -25,6 +25,7 @@ from diffse.spectrogram import Spectrogram
 Normalise = Literal["noisy", "clean", "none"]
 PeakOf = Literal["crop", "utterance"]
 Short = Literal["zeros", "repeat"]
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 SILENCE = 1e-5  # a crop whose peak is below (-100 dB) is not scaled up: that would only amplify rounding
 
@@ -61,25 +62,22 @@ class CropSource:
 
     frames: T >= 2; factor: beta of the compressed spectrogram; normalise: the signal whose peak, within the
     crop (paper 000, section V-A) or the utterance, becomes 1. Shorter utterances stand in the middle of zeros,
-    or are repeated. DiffseError when the cache is missing or damaged, or was made with another transform than
-    `expected`.
+    or are repeated.
     """
 
     def __init__(
         self,
-        cache_folder: Path | str,
-        split: str,
+        cache: CacheReader,
         frames: int,
         factor: float,
         seed: int,
         normalise: Normalise = "noisy",
-        expected: Stft | None = None,
         peak_of: PeakOf = "crop",
         short: Short = "zeros",
     ):
-        self.cache = CacheReader(cache_folder, split)
-        if expected is not None:
-            self.cache.expect(expected)
+        if cache.stft.form != "spectrogram":
+            raise ValueError("a waveform cache holds no spectrograms; see `cached_crops`")
+        self.cache = cache
         self.frames, self.factor, self.normalise = _at_least_two(frames), factor, normalise
         self.peak_of, self.short = peak_of, short
         self.ids, self.order = self.cache.ids, Order(len(self.cache), seed)
@@ -87,21 +85,26 @@ class CropSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def sample(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, k: int) -> Pair:
         """(clean, noisy) of sample k: complex64 [F, T], normalised and scaled."""
+        return _alone(self, self.cache.stft.n_fft // 2 + 1, k)
+
+    def fill(self, k: int, clean: torch.Tensor, noisy: torch.Tensor) -> None:
+        """Write sample k into two complex64 [F, T]; copied once, turned from time to frequency on the way."""
         item = self.order.item(k)
         available = int(self.cache.n_frames[item])
         length = min(available, self.frames)
         start = self.order.start(k, available - length + 1)
-        stored = self.cache.read(item, start, length)
-        scaled = np.multiply(stored, np.float32(self._scale(item, start, length)), dtype=np.float32)
-        X = scaled.view(np.complex64)[..., 0].transpose(1, 2, 0)
-        clean, noisy = _filled(X, self.frames, self.short)
-        return torch.from_numpy(clean), torch.from_numpy(noisy)
+        stored = torch.from_numpy(self.cache.read(item, start, length))
+        scale = self._scale(item, start, length)
+        for signal, target in enumerate((clean, noisy)):
+            # each row in one piece: only then does torch transpose block by block
+            rows = torch.empty((length, *stored.shape[2:])).copy_(stored[:, signal]).mul_(scale)
+            _place(torch.view_as_complex(rows).T, target, self.short)
 
     def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> dict[str, Any]:
         """Process `rank`'s part of the batch of a step; see `collate`."""
-        return collate(self, step, batch, rank, world)
+        return collate(self, self.cache.stft.n_fft // 2 + 1, step, batch, rank, world)
 
     def _scale(self, item: int, start: int, length: int) -> float:
         if self.normalise == "none":
@@ -114,66 +117,94 @@ class CropSource:
         return self.factor * gain(self.cache.peak(item, start, hops, signal)) ** self.cache.stft.exponent
 
 
-class WaveSource:
-    """The same crops from the mixtures' audio, transformed when they are asked for.
+class MixtureWaves:
+    """The audio of one split of the mixtures, read from their shards."""
 
-    It needs no cache and more time per crop. The transform, with its factor, is the argument `spectrogram`.
+    def __init__(self, mixtures_folder: Path | str, split: str):
+        rows = manifest.read(mixtures_folder)
+        rows = rows[rows["split"] == split]
+        if rows.empty:
+            raise DiffseError(f"{mixtures_folder}: no utterances in the {split} split")
+        self.folder, self.ids = Path(mixtures_folder), rows["id"].tolist()
+        self.n_samples = rows["n_samples"].to_numpy()
+        self._shard, self._position = rows["shard"].tolist(), rows["position"].to_numpy()
+
+    def read_samples(self, item: int, first: int, last: int) -> np.ndarray:
+        """Samples first ... last - 1 of utterance `item`: float32 [2 (clean, noisy), last - first]."""
+        position = int(self._position[item]) + first
+        return shards.read_item(self.folder, self._shard[item], position, last - first)
+
+
+class WaveSource:
+    """The same crops from audio, transformed when they are asked for, which takes more time per crop.
+
+    waves: `MixtureWaves`, or the `CacheReader` of a waveform cache. The transform, with its factor, is the
+    argument `spectrogram`.
     """
 
     def __init__(
         self,
-        mixtures_folder: Path | str,
+        waves: MixtureWaves | CacheReader,
         spectrogram: Spectrogram,
-        split: str,
         frames: int,
         seed: int,
         normalise: Normalise = "noisy",
         peak_of: PeakOf = "crop",
         short: Short = "zeros",
     ):
-        rows = manifest.read(mixtures_folder)
-        rows = rows[rows["split"] == split]
-        if rows.empty:
-            raise DiffseError(f"{mixtures_folder}: no utterances in the {split} split")
-        self.folder, self.spectrogram, self.normalise = Path(mixtures_folder), spectrogram, normalise
+        self.waves, self.spectrogram, self.normalise = waves, spectrogram, normalise
         self.frames, self.peak_of, self.short = _at_least_two(frames), peak_of, short
-        self.ids, self.order = rows["id"].tolist(), Order(len(rows), seed)
-        self._shard, self._position = rows["shard"].tolist(), rows["position"].to_numpy()
-        self._n_samples = rows["n_samples"].to_numpy()
+        self.ids, self.order = waves.ids, Order(len(waves.ids), seed)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def sample(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, k: int) -> Pair:
         """(clean, noisy) of sample k: complex64 [F, T], normalised and scaled."""
+        return _alone(self, self.spectrogram.freq_bins, k)
+
+    def fill(self, k: int, clean: torch.Tensor, noisy: torch.Tensor) -> None:
+        """Write sample k into two complex64 [F, T]."""
         item = self.order.item(k)
-        available = self.spectrogram.frames(int(self._n_samples[item]))
+        available = self.spectrogram.frames(int(self.waves.n_samples[item]))
         length = min(available, self.frames)
         start = self.order.start(k, available - length + 1)
         X = self._analyse(item, start, length, peak_hops(length, available))
-        clean, noisy = _filled(X, self.frames, self.short)
-        return torch.from_numpy(clean), torch.from_numpy(noisy)
+        for signal, target in enumerate((clean, noisy)):
+            _place(X[signal], target, self.short)
 
     def batch(self, step: int, batch: int, rank: int = 0, world: int = 1) -> dict[str, Any]:
         """Process `rank`'s part of the batch of a step; see `collate`."""
-        return collate(self, step, batch, rank, world)
+        return collate(self, self.spectrogram.freq_bins, step, batch, rank, world)
 
-    def _analyse(self, item: int, start: int, length: int, hops: int) -> np.ndarray:
+    def _analyse(self, item: int, start: int, length: int, hops: int) -> torch.Tensor:
         """Frames start ... start + length - 1 of an utterance: [2, F, length]."""
-        hop, n_samples = self.spectrogram.hop, int(self._n_samples[item])
+        hop, n_samples = self.spectrogram.hop, int(self.waves.n_samples[item])
         first, last, before = self.spectrogram.span(n_samples, start, length)
-        pair = self._read(item, first, last)
+        pair = self.waves.read_samples(item, first, last)
         if self.normalise != "none":
             measured = pair[:, before * hop : (before + hops) * hop]
             if self.peak_of == "utterance":
-                measured = self._read(item, 0, n_samples)
+                measured = self.waves.read_samples(item, 0, n_samples)
             peak = np.abs(measured[1 if self.normalise == "noisy" else 0]).max(initial=0.0)
             pair = pair * np.float32(gain(float(peak)))
-        return self.spectrogram.analyse(torch.from_numpy(pair))[..., before : before + length].numpy()
+        return self.spectrogram.analyse(torch.from_numpy(pair))[..., before : before + length]
 
-    def _read(self, item: int, first: int, last: int) -> np.ndarray:
-        position = int(self._position[item]) + first
-        return shards.read_item(self.folder, self._shard[item], position, last - first)
+
+def cached_crops(
+    cache_folder: Path | str, split: str, frames: int, factor: float, seed: int, expected: Stft, **options: Any
+) -> CropSource | WaveSource:
+    """Crops of a cache, whichever its form; options are those of the two classes.
+
+    DiffseError when the cache is missing or damaged, or was made with another transform than `expected`.
+    """
+    cache = CacheReader(cache_folder, split)
+    cache.expect(expected)
+    if cache.stft.form == "spectrogram":
+        return CropSource(cache, frames, factor, seed, **options)
+    stft = cache.stft
+    transform = Spectrogram(stft.n_fft, stft.hop, stft.window, stft.exponent, factor)
+    return WaveSource(cache, transform, frames, seed, **options)
 
 
 def peak_hops(length: int, available: int) -> int:
@@ -189,17 +220,23 @@ def gain(peak: float) -> float:
     return 1 / peak if peak > SILENCE else 1.0
 
 
-def _filled(X: np.ndarray, frames: int, short: Short) -> np.ndarray:
-    """[2, F, length] -> contiguous [2, F, frames]: a shorter crop between zeros, or repeated."""
-    length = X.shape[-1]
+def _place(X: torch.Tensor, target: torch.Tensor, short: Short) -> None:
+    """Copy [F, length] into [F, T]: a shorter crop between zeros, or repeated."""
+    length, frames = X.shape[-1], target.shape[-1]
     if length == frames:
-        return np.ascontiguousarray(X)
-    if short == "repeat":
-        return np.take(X, np.arange(frames) % length, axis=-1)
-    left = (frames - length) // 2
-    padded = np.zeros((*X.shape[:-1], frames), X.dtype)
-    padded[..., left : left + length] = X
-    return padded
+        target.copy_(X)
+    elif short == "repeat":
+        torch.index_select(X, -1, torch.arange(frames) % length, out=target)
+    else:
+        left = (frames - length) // 2
+        target.zero_()
+        target[:, left : left + length] = X
+
+
+def _alone(source: "CropSource | WaveSource", freq_bins: int, k: int) -> Pair:
+    clean, noisy = torch.empty((2, freq_bins, source.frames), dtype=torch.complex64)
+    source.fill(k, clean, noisy)
+    return clean, noisy
 
 
 def _at_least_two(frames: int) -> int:
@@ -209,7 +246,7 @@ def _at_least_two(frames: int) -> int:
 
 
 def collate(
-    source: CropSource | WaveSource, step: int, batch: int, rank: int = 0, world: int = 1
+    source: CropSource | WaveSource, freq_bins: int, step: int, batch: int, rank: int = 0, world: int = 1
 ) -> dict[str, Any]:
     """Process `rank`'s part of the global batch of `step`: samples step * batch + rank, + rank + world, ...
 
@@ -219,13 +256,11 @@ def collate(
     if not 0 <= rank < world <= batch:
         raise DiffseError(f"batch {batch} cannot be shared by {world} processes (rank {rank}); raise the batch")
     numbers = list(range(step * batch + rank, (step + 1) * batch, world))
-    pairs = [source.sample(k) for k in numbers]
-    return {
-        "k": numbers,
-        "ids": [source.ids[source.order.item(k)] for k in numbers],
-        "clean": torch.stack([clean for clean, _ in pairs]).unsqueeze(1),
-        "noisy": torch.stack([noisy for _, noisy in pairs]).unsqueeze(1),
-    }
+    clean, noisy = torch.empty((2, len(numbers), 1, freq_bins, source.frames), dtype=torch.complex64)
+    for place, k in enumerate(numbers):
+        source.fill(k, clean[place, 0], noisy[place, 0])
+    ids = [source.ids[source.order.item(k)] for k in numbers]
+    return {"k": numbers, "ids": ids, "clean": clean, "noisy": noisy}
 
 
 class Prefetcher:

@@ -2,39 +2,31 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from diffse import paths, settings
-from diffse.data.batches import gain
-from diffse.data.cache_reader import CacheReader
+from diffse.data import cache_reader
 from diffse.errors import DiffseError
 from diffse.storage import read_json, write_json
 
 FORMAT = 1
+LEVELS = ("sigma_x", "sigma_n", "sigma_y")
 
 
 def run(params: settings.Params, corpus: str, root: Path) -> dict:
     """Write data/<corpus>/statistics.json: sigma_x, sigma_n and sigma_y of the training split for factor 1.
 
     Root mean squares per real channel of the compressed clean, noise (y - x) and noisy spectrograms, each
-    utterance scaled so that its noisy peak is 1. Reads one utterance at a time.
+    utterance scaled so that its noisy peak is 1. They were measured while the cache was written: nothing is
+    read again. DiffseError for a cache of another transform, and one of silence only.
     """
-    cache = CacheReader(paths.cache(root, corpus), "train")
+    cache = cache_reader.CacheReader(paths.cache(root, corpus), "train")
     cache.expect(params.cache)
-    sums, count = np.zeros(3), 0
-    for item in range(len(cache)):
-        frames = int(cache.n_frames[item])
-        scale = gain(cache.peak(item, 0, frames, 1)) ** cache.stft.exponent
-        clean, noisy = np.moveaxis(np.asarray(cache.read(item, 0, frames), dtype=np.float64) * scale, 1, 0)
-        sums += [np.square(part).sum() for part in (clean, noisy - clean, noisy)]
-        count += clean.size
-    levels = dict(zip(("sigma_x", "sigma_n", "sigma_y"), np.sqrt(sums / count).tolist(), strict=True))
-    write_json(
-        paths.statistics(root, corpus),
-        {"format": FORMAT, "utterances": len(cache), "mixtures_sha256": cache.description["mixtures_sha256"]}
-        | {name: float(f"{value:.6g}") for name, value in levels.items()},
-    )
-    return levels | {"utterances": len(cache)}
+    measured = cache.description["statistics"]
+    if not measured["utterances"]:
+        raise DiffseError(f"{cache.folder}: all training utterances are silent; look at their gate")
+    levels = {name: float(f"{measured[name]:.6g}") for name in LEVELS}
+    facts = {"utterances": measured["utterances"], "mixtures_sha256": cache.description["mixtures_sha256"]}
+    write_json(paths.statistics(root, corpus), {"format": FORMAT} | facts | levels)
+    return levels | {"utterances": measured["utterances"]}
 
 
 def read(path: Path) -> dict:

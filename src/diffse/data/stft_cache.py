@@ -8,7 +8,11 @@
 * `peaks-<split>.npy`: [frames, 2] float32, the peak of |clean| and |noisy| over the `hop` samples that begin
   at each frame's centre, for all utterances of the split one behind the other.
 * `index.parquet`: id, split, speaker, shard, frame (its first one in the shard), n_frames, n_samples.
+* `checksums.npy`: [pages, 32] bytes, SHA-256 of each MiB of these files, in the order of cache.json's `files`.
 * `cache.json`: settings, checksums, the measured storage error and statistics of the coefficients.
+
+The setting `form: waveform` stores samples instead: [frames, 2, hop] float32, row t from sample t * hop on, the
+last ones followed by zeros. Everything else is the same, the statistics too.
 
 Memory is bounded by one utterance's samples and a block of frames, whatever the corpus' size.
 """
@@ -28,7 +32,9 @@ import torch
 
 from diffse import paths, storage
 from diffse.data import manifest, shards
-from diffse.data.cache_reader import FORMAT, INDEX_COLUMNS
+from diffse.data.batches import SILENCE
+from diffse.data.cache_files import CHECKSUMS, PAGE_BYTES, PageSums
+from diffse.data.cache_reader import FORMAT, INDEX, INDEX_COLUMNS, layout
 from diffse.errors import DiffseError
 from diffse.settings import Params, Stft
 from diffse.spectrogram import Spectrogram
@@ -60,16 +66,17 @@ def run(params: Params, corpus: str, root: Path) -> dict[str, Any]:
     index = plan(rows, stft)
     _check_disk(target, int(index["n_frames"].sum()) * frame_bytes(stft))
     with storage.atomic_folder(target) as folder, _one_thread():
+        index.to_parquet(folder / INDEX, index=False)
         description = {
             "format": FORMAT,
             "corpus": corpus,
             "rate": int(rows["rate"].iloc[0]),
             "stft": dataclasses.asdict(stft),
             "mixtures_sha256": storage.sha256_file(source / "manifest.parquet"),
+            "index_sha256": storage.sha256_file(folder / INDEX),
             "splits": _split_totals(rows, index),
             **_write_shards(folder, source, rows, index, stft),
         }
-        index.to_parquet(folder / "index.parquet", index=False)
         storage.write_json(folder / "cache.json", description)
     log.info("wrote %s: %d utterances, %d frames", target, len(index), int(index["n_frames"].sum()))
     return {key: value for key, value in description.items() if key != "files"}
@@ -87,8 +94,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def frame_bytes(stft: Stft) -> int:
-    """Size of one stored frame: two signals, F bins, two parts."""
-    return 4 * (stft.n_fft // 2 + 1) * np.dtype(stft.storage).itemsize
+    """Size of one stored frame."""
+    shape, dtype = layout(stft)
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def _training_rows(source: Path) -> Any:
@@ -153,27 +161,54 @@ def _split_totals(rows: Any, index: Any) -> dict[str, dict[str, Any]]:
 def _write_shards(folder: Path, source: Path, rows: Any, index: Any, stft: Stft) -> dict[str, Any]:
     """Encode every utterance into its shard, measuring on the way; returns the measured part of cache.json."""
     measured = _Measurements(spectrogram_of(stft), len(rows))
-    checksums: dict[str, dict[str, Any]] = {}
+    files = _ArrayFiles(folder)
     peaks = {
         split: _NpyWriter(folder / f"peaks-{split}.npy", (_frames(index, "split", split), 2), "float32")
         for split in SPLITS
     }
-    shard = None
+    (tail, dtype), shard = layout(stft), None
     for pair, place in _pairs(source, rows, index):
         if shard is None or shard.path.name != place.shard:
-            _finish(shard, checksums)
-            shape = (_frames(index, "shard", place.shard), 2, stft.n_fft // 2 + 1, 2)
-            shard = _NpyWriter(folder / place.shard, shape, stft.storage)
+            files.finish(shard)
+            shape = (_frames(index, "shard", place.shard), *tail)
+            shard = _NpyWriter(folder / place.shard, shape, dtype)
         measured.begin(place.split, pair)
         for exact in encode(pair, measured.transform):
-            stored = exact.astype(stft.storage)
-            shard.append(stored)
+            stored = exact.astype(stft.storage) if stft.form == "spectrogram" else exact
+            if stft.form == "spectrogram":
+                shard.append(stored)
             measured.add(exact, stored)
         measured.end()
+        if stft.form == "waveform":
+            shard.append(in_rows(pair, stft.hop, place.n_frames))
         peaks[place.split].append(frame_peaks(pair, stft.hop, place.n_frames))
     for writer in (shard, *peaks.values()):
-        _finish(writer, checksums)
-    return {"files": checksums, **measured.summary()}
+        files.finish(writer)
+    return {**files.summary(), **measured.summary()}
+
+
+class _ArrayFiles:
+    """What cache.json says about the arrays, and the checksums of their pages."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._page_sums: list[np.ndarray] = []
+
+    def finish(self, writer: "_NpyWriter | None") -> None:
+        if writer is not None:
+            page_sums = writer.close()
+            facts = {"frames": writer.shape[0], "sha256": writer.sha256, "pages": len(page_sums)}
+            self._facts[writer.path.name] = facts
+            self._page_sums.append(page_sums)
+
+    def summary(self) -> dict[str, Any]:
+        np.save(self.folder / CHECKSUMS, np.concatenate(self._page_sums))
+        return {
+            "files": self._facts,
+            "page_bytes": PAGE_BYTES,
+            "checksums_sha256": storage.sha256_file(self.folder / CHECKSUMS),
+        }
 
 
 def _frames(index: Any, column: str, value: str) -> int:
@@ -200,11 +235,16 @@ def encode(pair: np.ndarray, transform: Spectrogram) -> Iterator[np.ndarray]:
         yield torch.view_as_real(X.permute(2, 0, 1).contiguous()).numpy()
 
 
+def in_rows(pair: np.ndarray, hop: int, n_frames: int) -> np.ndarray:
+    """[2, n_samples] -> [n_frames, 2, hop]: the `hop` samples from each frame's centre on, zeros at the end."""
+    padded = np.zeros((2, n_frames * hop), np.float32)
+    padded[:, : pair.shape[1]] = pair
+    return padded.reshape(2, n_frames, hop).transpose(1, 0, 2)
+
+
 def frame_peaks(pair: np.ndarray, hop: int, n_frames: int) -> np.ndarray:
     """[2, n_samples] -> [n_frames, 2]: largest |sample| of the `hop` samples from each frame's centre on."""
-    padded = np.zeros((2, n_frames * hop), np.float32)
-    np.abs(pair, out=padded[:, : pair.shape[1]])
-    return padded.reshape(2, n_frames, hop).max(axis=2).T
+    return np.abs(in_rows(pair, hop, n_frames)).max(axis=2)
 
 
 class _NpyWriter:
@@ -212,29 +252,32 @@ class _NpyWriter:
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str):
         self.path, self.shape, self.dtype = path, shape, np.dtype(dtype).newbyteorder("<")
-        self._hash, self._written = hashlib.sha256(), 0
+        self._hash, self._page_sums, self._written = hashlib.sha256(), PageSums(), 0
         self._stream = open(path, "w+b")  # noqa: SIM115 (closed by `close`)
         header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._stream, header)
         self._stream.seek(0)
-        self._hash.update(self._stream.read())
+        head = memoryview(self._stream.read())
+        self._hash.update(head)
+        self._page_sums.update(head)
 
     def append(self, piece: np.ndarray) -> None:
         data = np.ascontiguousarray(piece, self.dtype).data.cast("B")
         self._stream.write(data)
         self._hash.update(data)
+        self._page_sums.update(data)
         self._written += len(piece)
 
-    def close(self) -> dict[str, Any]:
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def close(self) -> np.ndarray:
+        """Checksums of the file's pages, uint8 [pages, 32]."""
         self._stream.close()
         if self._written != self.shape[0]:
             raise RuntimeError(f"{self.path}: {self._written} frames written, {self.shape[0]} announced")
-        return {"frames": self._written, "sha256": self._hash.hexdigest()}
-
-
-def _finish(writer: _NpyWriter | None, checksums: dict[str, dict[str, Any]]) -> None:
-    if writer is not None:
-        checksums[writer.path.name] = writer.close()
+        return self._page_sums.finish()
 
 
 # -------------------------------------------------------------------------------------------- measuring
@@ -249,7 +292,7 @@ class _Measurements:
         self._number = 0
         self._spectrogram_db: list[float] = []
         self._waveform_db: list[float] = []
-        self._energy_x = self._energy_n = 0.0
+        self._levels = np.zeros(3)  # energies of clean, noise and noisy, each utterance's noisy peak at 1
         self._coefficients = self._utterances = 0
 
     def begin(self, split: str, pair: np.ndarray) -> None:
@@ -257,7 +300,7 @@ class _Measurements:
         peak = float(np.abs(pair[1]).max())
         self._pair = pair if self._number % self._every == 0 else None
         # Silence has no peak to normalise by.
-        self._gain = peak**-self.transform.exponent if split == "train" and peak > 0 else None
+        self._gain = peak**-self.transform.exponent if split == "train" and peak > SILENCE else None
         self._energies = np.zeros((2, 2))  # of the error and of the spectrogram; clean and noisy
         self._blocks: list[np.ndarray] = []
 
@@ -269,9 +312,8 @@ class _Measurements:
         if self._pair is not None:
             self._blocks.append(stored)
         if self._gain is not None:
-            clean, noise = exact[:, 0], exact[:, 1] - exact[:, 0]
-            self._energy_x += self._gain**2 * _energy(clean)
-            self._energy_n += self._gain**2 * _energy(noise)
+            clean, noisy = exact[:, 0], exact[:, 1]
+            self._levels += [self._gain**2 * _energy(part) for part in (clean, noisy - clean, noisy)]
             self._coefficients += clean.size
 
     def end(self) -> None:
@@ -285,8 +327,8 @@ class _Measurements:
                 self._waveform_db += error_db(_energy(wave - exact), _energy(exact))
 
     def summary(self) -> dict[str, Any]:
-        """Errors in dB (energy of the error / energy), and sigma_x, sigma_n of paper 001."""
-        count = max(self._coefficients, 1)
+        """Errors in dB (energy of the error / energy), and sigma_x, sigma_n, sigma_y of paper 001."""
+        sigma_x, sigma_n, sigma_y = np.sqrt(self._levels / max(self._coefficients, 1)).tolist()
         return {
             "storage_error_db": {
                 "spectrogram": _spread(self._spectrogram_db),
@@ -296,8 +338,9 @@ class _Measurements:
                 "split": "train",
                 "factor": 1.0,
                 "normalise": "noisy",  # each utterance by its own peak
-                "sigma_x": math.sqrt(self._energy_x / count),  # per real channel
-                "sigma_n": math.sqrt(self._energy_n / count),  # of noisy minus clean coefficients
+                "sigma_x": sigma_x,  # per real channel
+                "sigma_n": sigma_n,  # of noisy minus clean coefficients
+                "sigma_y": sigma_y,
                 "utterances": self._utterances,
             },
         }

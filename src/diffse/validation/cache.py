@@ -10,7 +10,7 @@ import numpy as np
 from diffse import paths, storage
 from diffse.data import cache_reader, manifest, shards
 from diffse.errors import DiffseError
-from diffse.settings import CacheRules, Params
+from diffse.settings import CacheRules, Params, Stft
 from diffse.validation.rules import Rule, Subject, Table
 
 if TYPE_CHECKING:
@@ -87,14 +87,12 @@ def _file_table(folder: Path, description: dict[str, Any]) -> "pandas.DataFrame"
     """One row per array file: whether it is there, whole, of the stated shape and finite."""
     import pandas
 
-    stft = description["stft"]
-    coefficients = ((2, stft["n_fft"] // 2 + 1, 2), np.dtype(stft["storage"]))
+    coefficients = cache_reader.layout(Stft(**description["stft"]))
     rows = []
     for name, stated in sorted(description["files"].items()):
-        tail, dtype = ((2,), np.dtype("float32")) if name.startswith("peaks-") else coefficients
-        rows.append(
-            {"id": name, **_look_into(folder / name, (stated["frames"], *tail), dtype, stated["sha256"])}
-        )
+        tail, dtype = ((2,), "float32") if name.startswith("peaks-") else coefficients
+        shape = (stated["frames"], *tail)
+        rows.append({"id": name, **_look_into(folder / name, shape, np.dtype(dtype), stated["sha256"])})
     return pandas.DataFrame(
         rows, columns=["id", "readable", "shape_matches", "checksum_matches", "non_finite", "frames"]
     )
@@ -168,17 +166,24 @@ def _sample_table(
 
 
 def _error_db(folder: Path, entry: dict[str, Any], pair: np.ndarray, transform: "Spectrogram") -> float:
-    """Energy of the difference over that of the spectrogram in dB, of the worse signal; NaN if unreadable."""
+    """Energy of the difference over that of what was stored in dB, of the worse signal; NaN if unreadable."""
     import torch
 
-    exact = torch.view_as_real(transform.analyse(torch.from_numpy(pair))).numpy()  # [2, F, T, 2]
     try:
         stored = np.load(folder / entry["shard"], mmap_mode="r", allow_pickle=False)
-        stored = stored[entry["frame"] : entry["frame"] + entry["n_frames"]].astype(np.float64)
-        difference = stored.transpose(1, 2, 0, 3) - exact
+        stored = np.moveaxis(
+            stored[entry["frame"] : entry["frame"] + entry["n_frames"]].astype(np.float64), 0, 1
+        )
+        if stored.ndim == 3:  # samples, in rows of one hop
+            exact = pair
+            stored = stored.reshape(2, -1)[:, : pair.shape[1]]
+        else:
+            X = transform.analyse(torch.from_numpy(pair))  # [2, F, T]
+            exact = torch.view_as_real(X.transpose(1, 2)).numpy()
+        difference = stored - exact
     except (OSError, ValueError, EOFError):
         return math.nan
-    errors, energies = (np.square(x, dtype=np.float64).sum(axis=(1, 2, 3)) for x in (difference, exact))
+    errors, energies = (np.square(x, dtype=np.float64).reshape(2, -1).sum(axis=1) for x in (difference, exact))
     return max(_level(error, energy) for error, energy in zip(errors, energies, strict=True))
 
 
