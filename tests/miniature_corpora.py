@@ -3,6 +3,7 @@
 `TREES[kind](source)` builds one below `sources/<corpus>/`; `SETTINGS[kind]` prepares it.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,18 @@ import numpy as np
 from diffse import audio
 from diffse.data.corpora import chime3, ntcd_timit, qut, timit
 from diffse.settings_corpora import (
+    EarsReverb,
+    EarsWham,
     NtcdTimit,
     PublishedCorpus,
+    Rooms,
+    SimulatedRooms,
     SplitCounts,
     TimitChime3,
     VoiceBankDemand,
     Wsj0Chime3,
     Wsj0Qut,
+    Wsj0Reverb,
 )
 
 RATE = 16000
@@ -160,11 +166,64 @@ def ntcd(source: Path) -> None:
                     audio.write(source / kind / str(level) / file, noisy, RATE)
 
 
+def wsj0_reverb(source: Path) -> None:
+    build_wsj0(source)
+
+
+def build_ears(source: Path) -> None:
+    """Three speakers: long, short, quiet and whispered recordings, and a sound that is no speech."""
+    rate, cuts = 48000, {}
+    for speaker in ("p001", "p100", "p102"):
+        lengths = {"rainbow_01_regular": 14.5, "emo_anger_sentences": 4.2, "sentences_01_fast": 1.0}
+        for name, seconds in lengths.items():
+            audio.write(source / f"EARS/{speaker}/{name}.wav", speech(speaker + name, seconds, rate), rate)
+        for name, gain in (("rainbow_02_regular", 0.005), ("rainbow_03_whisper", 0.02)):
+            quiet = gain * speech(speaker + name, 4.2, rate)
+            audio.write(source / f"EARS/{speaker}/{name}.wav", quiet, rate)
+        audio.write(source / f"EARS/{speaker}/vegetative_eating.wav", noise(speaker, 5.0, rate), rate)
+        cuts[speaker] = {"rainbow_01_regular": [[0, 96000], [96000, -1]], "emo_anger_sentences": [[4800, None]]}
+    (source / "test_files.json").write_text(json.dumps({"p102": cuts["p102"]}))
+    (source / "EARS/speaker_statistics.json").write_text(
+        '{"p001": {"gender": "Female"}, "p102": {"gender": "male"}}'
+    )
+
+
+def ears_wham(source: Path) -> None:
+    """Two recordings of each split in two channels, and one that the table lists but nobody has cut off."""
+    build_ears(source)
+    folder, rows = source / "WHAM48kHz/high_res_wham", ["Filename,Length,WHAM! Split"]
+    for split in ("Train", "Valid", "Test"):
+        for k in range(2):
+            audio.write(folder / f"audio/{split}{k}.wav", noise(f"{split}{k}", 6.0, 48000, channels=2), 48000)
+            rows.append(f"{split}{k}.wav,6.0,{split}")
+    (folder / "high_res_metadata.csv").write_text("\n".join([*rows, ",3,Train"]) + "\n")
+
+
+def ears_reverb(source: Path) -> None:
+    """Responses of four data sets, one of them too reverberant."""
+    build_ears(source)
+    names = {
+        "ARNI/numClosed_0-5/IR_a": 0.3,
+        "ARNI/numClosed_0-5/IR_b": 0.4,
+        "AIR/AIR_1_4/AIR_wav_files/air_office": 0.3,
+    }
+    names |= {"ACE-Challenge/Single/Office_1/RIR": 0.35, "Palimpsest/hall/IR": 3.0, "Palimpsest/room/IR": 0.25}
+    for name, t60 in names.items():
+        rate = 48000
+        time = np.arange(int(0.8 * t60 * rate)) / rate
+        tail = noise(name, len(time) / rate, rate, channels=2)[:, : len(time)] * 10.0 ** (-3.0 * time / t60)
+        tail[:, 0] = 0.9
+        audio.write(source / f"{name}.wav", tail.astype(np.float32), rate, "FLOAT")
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     "vbd": vbd,
     "wsj0_chime3": wsj0_chime3,
     "timit_chime3": timit_chime3,
     "wsj0_qut": wsj0_qut,
+    "wsj0_reverb": wsj0_reverb,
+    "ears_wham": ears_wham,
+    "ears_reverb": ears_reverb,
     "ntcd_timit": ntcd,
 }
 
@@ -173,6 +232,18 @@ SETTINGS: dict[str, PublishedCorpus] = {
     "wsj0_chime3": Wsj0Chime3(**_SMALL),
     "timit_chime3": TimitChime3(**_SMALL),
     "wsj0_qut": Wsj0Qut(**_SMALL, car_ends=0.2),
+    "wsj0_reverb": Wsj0Reverb(
+        **_SMALL,
+        rooms=Rooms(
+            "simulated",
+            simulated=SimulatedRooms(t60=(0.2, 0.3), length=(3, 4), width=(3, 4), height=(2.5, 3)),
+            level="peak",
+            tail_seconds=0.5,
+            keep_delay=True,
+        ),
+    ),
+    "ears_wham": EarsWham(**_SMALL),
+    "ears_reverb": EarsReverb(**_SMALL | {"max_rejected": 0.1}),
     "ntcd_timit": NtcdTimit(
         **_SMALL, noise_kinds=("Babble", "LR"), levels_db=(-5, 5), per_condition=SplitCounts(1, 1, 1)
     ),
@@ -184,5 +255,8 @@ UTTERANCES = {
     "wsj0_chime3": {"train": 2, "valid": 1, "test": 1},
     "timit_chime3": {"train": 2, "valid": 1, "test": 1},
     "wsj0_qut": {"train": 2, "valid": 1, "test": 1},
+    "wsj0_reverb": {"train": 2, "valid": 1, "test": 1},
+    "ears_wham": {"train": 4, "valid": 4, "test": 3},
+    "ears_reverb": {"train": 4, "valid": 4, "test": 3},
     "ntcd_timit": {"train": 8, "valid": 4, "test": 4},
 }

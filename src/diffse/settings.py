@@ -20,6 +20,15 @@ from diffse.settings_corpora import (
     DemoCorpus as DemoCorpus,
 )
 from diffse.settings_corpora import (
+    EarsCut as EarsCut,
+)
+from diffse.settings_corpora import (
+    EarsReverb as EarsReverb,
+)
+from diffse.settings_corpora import (
+    EarsWham as EarsWham,
+)
+from diffse.settings_corpora import (
     FolderCorpus as FolderCorpus,
 )
 from diffse.settings_corpora import (
@@ -60,6 +69,9 @@ from diffse.settings_corpora import (
 )
 from diffse.settings_corpora import (
     Wsj0Qut as Wsj0Qut,
+)
+from diffse.settings_corpora import (
+    Wsj0Reverb as Wsj0Reverb,
 )
 from diffse.settings_evaluation import (
     Evaluate as Evaluate,

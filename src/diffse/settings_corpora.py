@@ -215,4 +215,60 @@ class NtcdTimit(PublishedCorpus):
     per_condition: SplitCounts = SplitCounts(5, 5, 5)  # utterances of a speaker in each noise at each level
 
 
-Corpus = DemoCorpus | FolderCorpus | VoiceBankDemand | Wsj0Chime3 | TimitChime3 | Wsj0Qut | NtcdTimit
+@dataclass(frozen=True)
+class Wsj0Reverb(PublishedCorpus):
+    """WSJ0 in simulated rooms. SGMSE+: peak 0.9; StoRM: level as it comes (preset wsj0_reverb_storm)."""
+
+    kind: Literal["wsj0_reverb"] = "wsj0_reverb"
+    microphone: Literal["wv1", "wv2"] = "wv1"
+    rooms: Rooms = Rooms("simulated", level="peak", tail_seconds=0.5, keep_delay=True)
+    mixtures_per_utterance: SplitCounts = SplitCounts()
+
+
+@dataclass(frozen=True)
+class EarsCut:
+    """How EARS is cut into utterances. Defaults: version 2 of the benchmark."""
+
+    seconds: float = 10.0  # of a piece, while another of at least min_seconds is left
+    min_seconds: float = 4.0  # shorter recordings are not used
+    highpass_hz: float = 75.0  # 0: not filtered (version 1)
+    min_loudness: float = -55.0  # LUFS; quieter pieces are left out unless they whisper; -70: none (version 1)
+    test_bins: int = 12  # over which the SNRs of the test pieces of each style are spread; 0: drawn like others
+    test_snr_db: tuple[float, float] = (-2.5, 17.5)
+
+
+@dataclass(frozen=True)
+class EarsWham(PublishedCorpus):
+    """EARS in the noise of WHAM!48kHz."""
+
+    kind: Literal["ears_wham"] = "ears_wham"
+    cut: EarsCut = EarsCut()
+    noises: Noises = "split"
+    snr_db: SnrRanges = SnrRanges((-2.5, 17.5), (-2.5, 17.5), (-2.5, 17.5))
+    mixtures_per_utterance: SplitCounts = SplitCounts()
+    levels: Levels = Levels("loudness", "raise_snr")
+
+
+@dataclass(frozen=True)
+class EarsReverb(PublishedCorpus):
+    """EARS in measured rooms."""
+
+    kind: Literal["ears_reverb"] = "ears_reverb"
+    cut: EarsCut = EarsCut(test_bins=0)
+    arni_responses: int = 1000  # of the 132037 of ARNI, drawn
+    rooms: Rooms = Rooms("measured", level="loudness", max_t60=2.0)
+    mixtures_per_utterance: SplitCounts = SplitCounts()
+
+
+Corpus = (
+    DemoCorpus
+    | FolderCorpus
+    | VoiceBankDemand
+    | EarsWham
+    | EarsReverb
+    | Wsj0Chime3
+    | TimitChime3
+    | Wsj0Qut
+    | Wsj0Reverb
+    | NtcdTimit
+)

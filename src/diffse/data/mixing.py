@@ -14,7 +14,7 @@ import numpy as np
 
 from diffse import audio
 from diffse.audio import AudioError
-from diffse.data import augmentation, levels, rooms, shards
+from diffse.data import augmentation, conditioning, levels, rooms, shards
 from diffse.data.augmentation import Drawn
 from diffse.data.recordings import ANY_CHANNEL, Noise, Rejected, Rir, Speech
 from diffse.data.reverberation import Shoebox
@@ -148,6 +148,10 @@ def _clean(task: Task) -> tuple[np.ndarray, float, str]:
     """Clean speech [samples] at the task's rate, its share of clipped samples, its checksum."""
     speech, path = task.speech, task.speech.path
     clean, clipped = _load(path, task.rate, speech.channel, speech.start, speech.samples)
+    if speech.highpass_hz:
+        clean = conditioning.highpass(clean, task.rate, speech.highpass_hz)
+    if speech.ramp:
+        clean = conditioning.ramped(clean, task.rate, speech.ramp)
     seconds = len(clean) / task.rate
     if seconds < task.min_seconds:
         raise AudioError(path, f"too short ({seconds:.2f} s; at least {task.min_seconds:g} s are needed)")
@@ -205,9 +209,19 @@ def _mixture(task: Task, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray, dic
         "snr_db": snr_db,
     }
     if not task.plain:
-        mixed_db = levels.snr_db(task.levels.snr, speech, scaled, task.rate)
+        mixed_db = _mixed_db(task, speech, noise, gain)
         facts |= {"snr_kind": task.levels.snr, "snr_mixed_db": mixed_db, "noise_gain": float(gain)}
     return target, noisy, facts
+
+
+def _mixed_db(task: Task, speech: np.ndarray, noise: np.ndarray, gain: np.float32) -> float:
+    """SNR by the task's measure of speech and noise as they were mixed."""
+    try:
+        return levels.snr_db(task.levels.snr, speech, noise * gain, task.rate)
+    except (
+        ValueError
+    ):  # beside a whisper, noise can be too quiet to have a loudness; before its gain it has one
+        return levels.snr_db(task.levels.snr, speech, noise, task.rate) - 20.0 * math.log10(gain)
 
 
 def _balance(task: Task, speech: np.ndarray, noise: np.ndarray) -> tuple[np.float32, float]:
@@ -282,7 +296,7 @@ def _chosen(noise: Noise, channels: int, seed: int) -> int:
     """Channel of a noise recording that a row uses."""
     if noise.channel != ANY_CHANNEL:
         return noise.channel
-    return int(np.random.default_rng([seed, 2]).integers(channels))
+    return int(np.random.default_rng([seed, 8]).integers(channels))
 
 
 @lru_cache(maxsize=16)

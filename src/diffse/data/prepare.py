@@ -114,10 +114,13 @@ def _check_settings(settings: Corpus, where: str) -> None:
         raise DiffseError(f"{where}.rate is {settings.rate}; give a sample rate in Hz, such as 16000")
     if not 0.0 <= settings.max_rejected <= 1.0:
         raise DiffseError(f"{where}.max_rejected is {settings.max_rejected:g}; give a share from 0 to 1")
+    wanted = registry.ROOMS.get(type(settings))
+    if wanted and settings.rooms.kind != wanted:
+        raise DiffseError(f"{where}.rooms.kind is '{settings.rooms.kind}'; this corpus needs '{wanted}'")
     if registry.has_pairs(settings):
         return
     for split in SPLITS:
-        low, high = getattr(settings.snr_db, split)
+        low, high = getattr(getattr(settings, "snr_db", None), split, (0.0, 0.0))
         if low > high:
             raise DiffseError(f"{where}.snr_db.{split} is [{low:g}, {high:g}]; give the lower value first")
         count = getattr(settings.mixtures_per_utterance, split)
@@ -225,7 +228,7 @@ def _snr_db(seed: int, item: Speech, settings: Corpus, drawn: float) -> float:
     if item.snr_db is not None:
         return item.snr_db
     choices = getattr(getattr(settings, "snr_levels", None), item.split, ())
-    return choices[int(np.random.default_rng([seed, 5]).integers(len(choices)))] if choices else drawn
+    return choices[int(np.random.default_rng([seed, 7]).integers(len(choices)))] if choices else drawn
 
 
 def _allowed(kinds: dict[str, list[Noise]], item: Speech) -> dict[str, list[Noise]]:

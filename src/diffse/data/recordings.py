@@ -30,6 +30,8 @@ class Speech:
     text: str = ""  # what is said
     noise_kind: str = ""  # of a ready pair; to be mixed: the only kind to draw from, where there is one
     snr_db: float | None = None  # where the corpus says it; else it is drawn
+    highpass_hz: float = 0.0  # what lies below is filtered out before mixing
+    ramp: float = 0.0  # s of a linear rise and fall at the ends
 
 
 @dataclass(frozen=True)

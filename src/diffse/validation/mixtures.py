@@ -41,7 +41,7 @@ def subject(params: Params, names: tuple[str, ...], root: Path) -> Subject:
     tables = {"utterances": frame, "splits": _split_table(frame, settings)}
     rules = [
         *_utterance_rules(corpus, settings.rate, limits),
-        *_signal_rules(limits, not registry.has_pairs(settings)),
+        *_signal_rules(limits, registry.asks_snr(settings)),
     ]
     rules += [*_storage_rules(), *_split_rules(limits)]
     return Subject(tables, rules, [folder / manifest.FILE])
@@ -79,8 +79,10 @@ def measure(row: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _derived(frame: "pandas.DataFrame") -> dict[str, Any]:
     measured, asked = frame["snr_measured_db"], frame["snr_db"]
+    # by the measure in which it was asked for, before anything else was done to the mixture
+    mixed = frame["snr_mixed_db"].fillna(measured) if "snr_mixed_db" in frame else measured
     columns = {
-        "snr_error_db": (measured - asked).abs(),
+        "snr_error_db": (mixed - asked).abs(),
         "snr_restated_db": (measured - frame["snr_audio_db"]).abs(),
     }
     columns["length_error"] = (frame["seconds"] * frame["rate"] - frame["n_samples"]).abs()

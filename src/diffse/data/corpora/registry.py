@@ -11,12 +11,15 @@ from types import ModuleType
 
 from diffse.data.corpora import (
     demo,
+    ears_reverb,
+    ears_wham,
     folder,
     ntcd_timit,
     timit_chime3,
     voicebank,
     wsj0_chime3,
     wsj0_qut,
+    wsj0_reverb,
 )
 from diffse.data.corpora.facts import Facts, check_counts, require
 from diffse.data.manifest import SPLITS
@@ -24,6 +27,8 @@ from diffse.data.parallel import Workers
 from diffse.data.recordings import Recordings
 from diffse.settings_corpora import (
     DemoCorpus,
+    EarsReverb,
+    EarsWham,
     FolderCorpus,
     NtcdTimit,
     PublishedCorpus,
@@ -31,17 +36,23 @@ from diffse.settings_corpora import (
     VoiceBankDemand,
     Wsj0Chime3,
     Wsj0Qut,
+    Wsj0Reverb,
 )
 
 MODULES: dict[type, ModuleType] = {
     DemoCorpus: demo,
     FolderCorpus: folder,
     VoiceBankDemand: voicebank,
+    EarsWham: ears_wham,
+    EarsReverb: ears_reverb,
     Wsj0Chime3: wsj0_chime3,
     TimitChime3: timit_chime3,
     Wsj0Qut: wsj0_qut,
+    Wsj0Reverb: wsj0_reverb,
     NtcdTimit: ntcd_timit,
 }
+
+ROOMS = {EarsReverb: "measured", Wsj0Reverb: "simulated"}  # what disturbs the speech of these
 
 
 def facts(settings: object) -> Facts | None:
@@ -70,7 +81,12 @@ def has_pairs(settings: object) -> bool:
     """Whether a corpus brings its noisy side along, so that nothing is mixed."""
     if isinstance(settings, FolderCorpus):
         return settings.layout == "pairs"
-    return not hasattr(settings, "snr_db")
+    return isinstance(settings, VoiceBankDemand | NtcdTimit)
+
+
+def asks_snr(settings: object) -> bool:
+    """Whether speech and noise are mixed at an SNR that the settings ask for."""
+    return not has_pairs(settings) and hasattr(settings, "snr_db") and getattr(settings, "noise", True) != ""
 
 
 def shares_noise(settings: object) -> bool:
