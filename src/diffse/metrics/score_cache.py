@@ -87,7 +87,7 @@ class ScoreCache:
 
     def _trouble(self, error: Exception) -> None:
         if not self._warned:
-            log.warning("%s: scores are computed without it (%s)", self.path, error)
+            log.warning("%s: not used, so that scores are computed again (%s)", self.path, error)
         self._warned = True
 
 
