@@ -11,6 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "diffse"
 
 # A group is a package or a module with what was split from it. Each may import itself and what stands here.
 GROUPS = {
+    "costs": "enhancer",
     "enhance_corpus": "enhancer",
     "enhance_files": "enhancer",
     "enhance_places": "enhancer",

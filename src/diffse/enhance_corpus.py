@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffse import audio, checkpoint, paths, settings
+from diffse import audio, checkpoint, costs, paths, settings
 from diffse.data import manifest, shards
 from diffse.enhancer import Enhancer, checked_device
 from diffse.errors import DiffseError
@@ -35,8 +35,10 @@ def run(params: settings.Params, system: str, corpus: str, root: Path) -> dict:
         raise DiffseError(f"{mixtures}: no utterances in the test split; there is nothing to enhance")
     _check_rate(frame, enhancer, mixtures)
     target = paths.enhanced(root, system, corpus)
+    macs = _macs_per_second(frame, enhancer, mixtures)  # before times are taken: it also warms up
     with atomic_folder(target) as temporary:
-        table = _enhance_rows(frame, enhancer, mixtures, temporary)
+        with costs.PeakMemory(enhancer.device) as memory:
+            table = _enhance_rows(frame, enhancer, mixtures, temporary)
         table.drop(columns="compute_seconds").to_parquet(temporary / "manifest.parquet", index=False)
         summary = {
             "system": system,
@@ -46,6 +48,8 @@ def run(params: settings.Params, system: str, corpus: str, root: Path) -> dict:
             "sampler": to_plain(options.sampler),
             "evaluations": enhancer.evaluations,
             "parameters": enhancer.system.description["parameters"],
+            "macs_per_second": macs,
+            "peak_memory_mb": memory.megabytes,
             "checkpoint_sha256": sha256_file(folder / checkpoint.WEIGHTS),
             "mixtures_sha256": sha256_file(mixtures / "manifest.parquet"),
             "seed": options.seed,
@@ -64,6 +68,12 @@ def _check_rate(frame, enhancer: Enhancer, mixtures: Path) -> None:
             f"{mixtures}: {', '.join(map(str, rates))} Hz, but the checkpoint is for {enhancer.rate} Hz; "
             f"prepare this corpus with rate: {enhancer.rate}"
         )
+
+
+def _macs_per_second(frame, enhancer: Enhancer, mixtures: Path) -> float:
+    """Counted on the utterance of median length: padding weighs more in a short one."""
+    row = frame.sort_values(["n_samples", "id"]).iloc[len(frame) // 2]
+    return costs.macs_per_second(enhancer, shards.read_pair(mixtures, row)[1], row["id"])
 
 
 def _enhance_rows(frame, enhancer: Enhancer, mixtures: Path, target: Path):
