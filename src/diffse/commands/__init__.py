@@ -5,7 +5,7 @@ are imported for `diffse --help`, so they import what is heavy inside `run` only
 name.
 """
 
-from diffse.commands import conclude, import_checkpoint, score
+from diffse.commands import conclude, data, import_checkpoint, score
 from diffse.commands.project import recorded as recorded
 
-COMMANDS = {"import": import_checkpoint, "conclude": conclude, "score": score}
+COMMANDS = {"import": import_checkpoint, "conclude": conclude, "data": data, "score": score}

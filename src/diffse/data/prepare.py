@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from diffse import audio, paths, storage
-from diffse.data import augmentation, manifest, mixing, rooms
+from diffse.data import augmentation, manifest, mixing, rooms, sources
 from diffse.data.corpora import registry
 from diffse.data.manifest import SPLITS
 from diffse.data.parallel import Workers
@@ -65,7 +65,8 @@ def run(params: Params, corpus: str, root: Path) -> dict:
         _workspace(target.parent) as workspace,
         Workers(settings.processes) as workers,
     ):
-        found = registry.find(settings, paths.source(root, corpus), workspace, workers)
+        source = sources.local(settings, paths.source(root, corpus))
+        found = registry.find(settings, source, workspace, workers)
         return _prepare(_Job(settings, corpus, target, workers), found)
 
 

@@ -67,6 +67,24 @@ def check(settings: object, source: Path) -> None:
         require(known, MODULES[type(settings)].missing(settings, source), source)
 
 
+def about(settings: object, source: Path) -> str:
+    """What is known of a corpus, for people: where it comes from, its layout, its size, what is missing."""
+    known = facts(settings)
+    if known is None:
+        return f"{source}: recordings of your own, or the built-in corpus; see README.md"
+    lines = [f"{known.title} (data of {known.papers})"]
+    for part in known.parts:
+        lines += ["", part.title, f"  home      {part.home}", f"  licence   {part.licence}"]
+        lines += [f"  cite      {part.citation}", *(f"  layout    {line}" for line in part.layout)]
+        free = f"{len(part.downloads)} files, by 'diffse data fetch'" if part.downloads else "not by diffse"
+        lines.append(f"  download  {free}")
+    sizes = [f"{split} {expected.utterances}" for split, expected in known.expected.items()]
+    lines += ["", f"utterances: {', '.join(sizes) or 'not published'}"]
+    lacks = MODULES[type(settings)].missing(settings, source)
+    lines += [f"missing in {source}: {text}" for text in lacks] or [f"{source}: the layout is complete"]
+    return "\n".join(lines)
+
+
 def find(settings: object, source: Path, workspace: Path, workers: Workers) -> Recordings:
     """List the recordings of a corpus with their splits. DiffseError: something is missing."""
     check(settings, source)
