@@ -5,7 +5,13 @@ are imported for `diffse --help`, so they import what is heavy inside `run` only
 name.
 """
 
-from diffse.commands import conclude, data, import_checkpoint, score
+from diffse.commands import conclude, dashboard, data, import_checkpoint, score
 from diffse.commands.project import recorded as recorded
 
-COMMANDS = {"import": import_checkpoint, "conclude": conclude, "data": data, "score": score}
+COMMANDS = {
+    "import": import_checkpoint,
+    "conclude": conclude,
+    "dashboard": dashboard,
+    "data": data,
+    "score": score,
+}

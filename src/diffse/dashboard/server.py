@@ -1,0 +1,83 @@
+"""Start the dashboard: Streamlit behind the gate, in this process."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from diffse.dashboard import session
+from diffse.dashboard.gate import SHORTEST, Gate, is_loopback, new_token
+from diffse.dashboard.project import Project
+from diffse.errors import DiffseError
+
+TOKEN = "DIFFSE_DASHBOARD_TOKEN"  # a variable is not seen by other users, as an argument is
+MAX_UPLOAD_MB = 50
+
+_OPTIONS = {
+    "server.headless": True,
+    "server.fileWatcherType": "none",
+    "server.runOnSave": False,
+    "server.enableStaticServing": False,
+    "server.maxUploadSize": MAX_UPLOAD_MB,
+    "browser.gatherUsageStats": False,
+    "client.toolbarMode": "viewer",
+    "client.showErrorDetails": "none",
+    "client.showErrorLinks": False,
+    "runner.magicEnabled": False,
+    "theme.primaryColor": "#0b62c4",
+    "theme.baseRadius": "0.6rem",
+    "theme.chartCategoricalColors": ["#0b62c4", "#c2410c", "#11795c", "#8a2fb0", "#8a6100", "#b0246b"],
+}
+
+
+def token_for(host: str, given: str | None) -> str | None:
+    """The token that guards an address: none on loopback unless one is given. DiffseError: it is too short."""
+    token = given or os.environ.get(TOKEN)
+    if token is not None and len(token) < SHORTEST:
+        raise DiffseError(f"the dashboard's token has {len(token)} characters; give {SHORTEST} or more")
+    return token or (None if is_loopback(host) else new_token())
+
+
+def serve(root: Path, host: str, port: int, given_token: str | None, kubeflow: str) -> None:
+    """Serve the project until Ctrl-C. Prints the address, with the token where there is one."""
+    import uvicorn
+
+    token = token_for(host, given_token)
+    listening = _listen(host, port)
+    port = listening.getsockname()[1]
+    session.open_project(Project(root, kubeflow))
+    server = uvicorn.Server(uvicorn.Config(_app(token, host, port), log_level="warning", ws="auto"))
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    print(f"diffse dashboard of {root.resolve()}")
+    print(f"  http://{shown}:{port}/{f'?token={token}' if token else ''}")
+    if token and not is_loopback(host):
+        print("  The connection is not encrypted: use it in a network you trust, or behind a proxy with TLS.")
+    print("  Ctrl-C ends it.", flush=True)
+    server.run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket of the address; DiffseError when it is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        reason = error.strerror or error
+        raise DiffseError(
+            f"dashboard: cannot listen on {host}, port {port} ({reason}); choose another with --port or --host"
+        ) from None
+    return listening
+
+
+def _app(token: str | None, host: str, port: int) -> Any:
+    """Streamlit's ASGI application inside the gate."""
+    from starlette.middleware import Middleware
+    from streamlit import config
+    from streamlit.starlette import App
+
+    options = _OPTIONS | {"server.address": host, "server.port": port}
+    config.get_config_options(force_reparse=True, options_from_flags=options)
+    return App(Path(__file__).with_name("app.py"), middleware=[Middleware(Gate, token=token)])
