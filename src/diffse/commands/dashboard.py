@@ -1,6 +1,7 @@
 """`diffse dashboard`: a web page of runs, results and audio of a project."""
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
 
@@ -35,10 +36,8 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         raise DiffseError(f"{args.params}: no such file; run it in a project, or name its --params")
     if not 0 <= args.port <= 65535:
         raise DiffseError(f"--port {args.port}: a port is a number from 0 to 65535")
-    try:
-        import streamlit  # noqa: F401
-    except ImportError:
-        raise DiffseError("the dashboard needs Streamlit; pip install 'diffse[dashboard]'") from None
+    if importlib.util.find_spec("streamlit") is None:
+        raise DiffseError("the dashboard needs Streamlit; pip install 'diffse[dashboard]'")
     from diffse.dashboard import server
 
     server.serve(args.params.parent, args.host, args.port, args.token, args.kubeflow)

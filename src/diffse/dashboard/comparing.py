@@ -1,12 +1,13 @@
 """Runs and systems against each other: settings that differ, and paired differences of scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from diffse.dashboard.entries import Entry
 from diffse.metrics import statistics
 
 if TYPE_CHECKING:
+    import numpy
     import pandas
 
 CONFIDENCE, RESAMPLES, SEED = 0.95, 2000, 0
@@ -21,7 +22,11 @@ def settings_table(entries: list[Entry], only_different: bool) -> list[tuple[str
 
 @dataclass(frozen=True)
 class Comparison:
-    """One system in one metric. `change`: mean of the per-file differences to the reference system."""
+    """One system in one metric: its mean with interval over `n` files, and its difference to the reference.
+
+    `change`: mean of the per-file differences to the reference system, None where nothing can be compared;
+    `p`: of the paired test, corrected for all systems that are compared with the reference.
+    """
 
     system: str
     mean: float | None
@@ -29,39 +34,42 @@ class Comparison:
     high: float | None
     n: int
     change: float | None = None
-    change_low: float | None = None
-    change_high: float | None = None
+    p: float | None = None
 
     @property
     def verdict(self) -> str:
         """'higher', 'lower', 'no clear difference', or "" where nothing can be compared."""
-        if self.change is None or self.change_low is None or self.change_high is None:
+        if self.change is None or self.p is None:
             return ""
-        if self.change_low > 0:
-            return "higher"
-        return "lower" if self.change_high < 0 else "no clear difference"
+        if self.p >= 1 - CONFIDENCE:
+            return "no clear difference"
+        return "higher" if self.change > 0 else "lower"
 
 
 def compare(tables: dict[str, "pandas.DataFrame"], metric: str, reference: str) -> list[Comparison]:
-    """Means with intervals of each system and paired differences to the reference system.
+    """Every system that has the metric, and how it differs from the reference system, file by file.
 
-    tables: system -> scores per file, indexed by id. Intervals of the differences are widened for the number of
-    comparisons (Bonferroni), so that one clear difference among many is not chance.
+    tables: system -> scores per file, indexed by id. Wilcoxon's signed-rank test, corrected by Holm's method.
     """
-    others = max(1, len(tables) - 1)
-    base = tables.get(reference)
-    found = []
+    found, p_values = [], {}
     for system, table in tables.items():
         if metric not in table:
             continue
         own = statistics.summarise(table[metric].to_numpy(), CONFIDENCE, RESAMPLES, SEED)
         row = Comparison(system, own["mean"], own["low"], own["high"], own["n"])
-        if system != reference and base is not None and metric in base:
-            change = (table[metric] - base[metric]).dropna().to_numpy()  # by id
-            facts = statistics.summarise(change, 1 - (1 - CONFIDENCE) / others, RESAMPLES, SEED)
-            row = Comparison(
-                *(system, own["mean"], own["low"], own["high"], own["n"]),
-                *(facts["mean"], facts["low"], facts["high"]),
-            )
+        change = _changes(table, tables.get(reference), metric)
+        if system != reference and len(change) > 1:
+            row = replace(row, change=float(change.mean()))
+            p_values[system] = statistics.wilcoxon(change)
         found.append(row)
-    return found
+    corrected = dict(zip(p_values, statistics.adjusted(list(p_values.values()), "holm"), strict=True))
+    return [replace(row, p=corrected.get(row.system)) for row in found]
+
+
+def _changes(table: "pandas.DataFrame", base: "pandas.DataFrame | None", metric: str) -> "numpy.ndarray":
+    """Differences of the files that both have a value for."""
+    import numpy
+
+    if base is None or metric not in base:
+        return numpy.zeros(0)
+    return (table[metric] - base[metric]).dropna().to_numpy(float)  # joined by id

@@ -10,7 +10,7 @@ from diffse.dashboard.views import common, training
 from diffse.errors import DiffseError
 from diffse.report import artifacts
 from diffse.report.compare import metric as described
-from diffse.report.compare import number, ordered
+from diffse.report.compare import number, ordered, signed
 
 _MOST = 8  # runs beside each other
 
@@ -133,8 +133,8 @@ def _scores(scores: dict[str, artifacts.Scores], reference: str) -> None:
         if any(row.mean is not None for row in rows):
             _metric(name, rows, list(scores), reference)
     st.caption(
-        f"Points are means over files with {comparing.CONFIDENCE:.0%} bootstrap intervals. A system is higher "
-        "or lower when the interval of its difference, widened for the number of comparisons, leaves out zero."
+        f"Points are means over files with {comparing.CONFIDENCE:.0%} bootstrap intervals. Verdicts are those of "
+        "Wilcoxon's signed-rank test of the per-file differences, corrected for the number of systems (Holm)."
     )
 
 
@@ -150,9 +150,8 @@ def _metric(name: str, rows: list[comparing.Comparison], names: list[str], refer
     left.vega_lite_chart(charts.intervals(points, names, how.heading))
     lines = []
     for row in rows:
-        change = "reference" if row.system == reference else "–"
-        if row.change is not None:
-            sign = "+" if row.change > 0 else ""
-            change = f"{sign}{number(row.change, how.digits)}"
-        lines.append((row.system, [number(row.mean, how.digits), change, row.verdict or "–", str(row.n)]))
-    right.html(look.table(["mean", "difference", "verdict", "files"], lines))
+        change, p = ("reference" if row.system == reference else "–"), "–"
+        if row.change is not None and row.p is not None:
+            change, p = signed(row.change, how.digits), f"{row.p:.3f}" if row.p >= 0.001 else "< 0.001"
+        lines.append((row.system, [number(row.mean, how.digits), change, p, row.verdict or "–", str(row.n)]))
+    right.html(look.table(["mean", "difference", "p", "verdict", "files"], lines))
