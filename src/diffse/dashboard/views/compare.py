@@ -133,8 +133,8 @@ def _scores(scores: dict[str, artifacts.Scores], reference: str) -> None:
         if any(row.mean is not None for row in rows):
             _metric(name, rows, list(scores), reference)
     st.caption(
-        f"Points are means over files with {comparing.CONFIDENCE:.0%} bootstrap intervals. Verdicts are those of "
-        "Wilcoxon's signed-rank test of the per-file differences, corrected for the number of systems (Holm)."
+        f"Points are means over files with {comparing.CONFIDENCE:.0%} bootstrap intervals. Verdicts are those "
+        "of Wilcoxon's signed-rank test of the per-file differences, corrected for their number (Holm)."
     )
 
 
