@@ -92,11 +92,12 @@ ALLOWED: dict[str, set[str]] = {
     "sweeping": FILES
     | {"settings", "settings_reader", "data", "metrics", "enhancer", "recipes", "report"}
     | {"checkpoint", "posthoc"},
+    "versions": {"errors", "storage"},
     "steps": FILES | {"settings"},
     "runs": FILES,
     "cli": FILES
     | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"}
-    | {"external", "sweeping", "importers", "dashboard"},
+    | {"external", "sweeping", "importers", "dashboard", "versions"},
     "dashboard": FILES | {"settings", "steps", "runs", "report", "metrics", "data", "audio"},
 }  # fmt: skip
 
@@ -107,7 +108,7 @@ ONLY_IN = {
     "boto3": {"objects"},
     "botocore": {"objects"},
     "kfp": {"dashboard"},
-    "dvc": {"dashboard"},
+    "dvc": {"dashboard", "versions"},
     "dvclive": {"training"},
     "soundfile": {"audio", "data", "enhancer"},  # shards and long files are read and written in blocks
     "soxr": {"audio"},

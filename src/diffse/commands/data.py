@@ -1,14 +1,15 @@
 """`diffse data`: recordings and their versions.
 
-Each sub-command is a pair of functions here: its arguments, and what it does.
+Each sub-command is a pair of functions, its arguments and what it does; those of versions are in modules.
 """
 
 import argparse
 from pathlib import Path
 
+from diffse.commands import data_diff, data_get
 from diffse.commands.project import recorded
 
-HELP = "fetch the recordings of a corpus, or say where they come from"
+HELP = "fetch the recordings of a corpus, say where they come from, or compare versions"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,4 +66,6 @@ def _about(args: argparse.Namespace, argv: list[str]) -> int:
 ACTIONS = {
     "fetch": ("download a corpus into sources/<corpus>, or copy it from a store", _fetch_arguments, _fetch),
     "about": ("say where a corpus comes from, how it is laid out, and what is missing", _corpus, _about),
+    "diff": (data_diff.HELP, data_diff.add_arguments, data_diff.run),
+    "get": (data_get.HELP, data_get.add_arguments, data_get.run),
 }

@@ -65,7 +65,8 @@ class PageCache:
             temporary.write_bytes(page)
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             if not self._full:
                 log.warning("%s: pages cannot be kept (%s); they are read again", self.folder, error.strerror)
             self._full = True
