@@ -49,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     "settings_limits": set(),
     "settings_reader": {"errors", "settings_limits"},
     "settings": {"errors", "settings_reader"},
-    "audio": {"errors", "storage"},
+    "sphere": set(),
+    "audio": {"errors", "storage", "sphere"},
     "spectrogram": {"errors"},
     "chunking": {"errors"},
     "pages": set(),
@@ -112,6 +113,7 @@ ONLY_IN = {
     "dvclive": {"training"},
     "soundfile": {"audio", "data", "enhancer"},  # shards and long files are read and written in blocks
     "soxr": {"audio"},
+    "desphere": {"sphere"},
     "pesq": {"metrics"},
     "pystoi": set(),  # tests compare with it
     "onnxruntime": {"metrics"},
@@ -133,6 +135,7 @@ EXTRAS = {
     "speechmos",
     "torchaudio",
     "torch_pesq",
+    "desphere",
     "jiwer",
     "dvclive",
 }

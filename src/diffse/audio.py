@@ -4,6 +4,7 @@ Waves are float32 arrays [channels, samples] with full scale at 1.0. Whatever is
 `AudioError` that names it: libsndfile alone would return a truncated WAV or Ogg file as if it were whole.
 """
 
+import io
 import os
 import struct
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from diffse import storage
+from diffse import sphere, storage
 from diffse.errors import DiffseError
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -60,7 +61,7 @@ def info(path: Path | str) -> Info:
     """Rate, channels and length by the header. AudioError: missing, empty, truncated or not audio."""
     _check_bytes(Path(path))
     try:
-        found = soundfile.info(str(path))
+        found = soundfile.info(_opened(path))
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(path, f"not readable as audio ({_plain(error)}); give wav, flac or ogg") from None
     if found.frames > _UNKNOWN_LENGTH:
@@ -81,7 +82,7 @@ def read(path: Path | str, start: int = 0, samples: int | None = None) -> tuple[
     if start < 0 or wanted < 0 or start + wanted > header.samples:
         raise AudioError(path, f"has {header.samples} samples; {start} to {start + wanted} were asked for")
     try:
-        with soundfile.SoundFile(str(path)) as stream:
+        with soundfile.SoundFile(_opened(path)) as stream:
             _go_to(stream, start)
             wave = stream.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
@@ -112,9 +113,23 @@ def scan(path: Path | str) -> Scan:
     return Scan(header.rate, header.channels, header.samples, _decibels(energy / seen))
 
 
+def _opened(path: Path | str) -> str | io.BytesIO:
+    """What libsndfile is to open: the file, or its content where it needs decoding first."""
+    fields = sphere.header(Path(path))
+    if not sphere.is_compressed(fields):
+        return str(path)
+    try:
+        wave = sphere.decoded(Path(path))
+    except ValueError as error:
+        raise AudioError(path, str(error)) from None
+    if fields.get("sample_count", "0") != str(soundfile.info(io.BytesIO(wave)).frames):
+        raise AudioError(path, "truncated (it decodes to another number of samples than its header says)")
+    return io.BytesIO(wave)
+
+
 def _blocks(path: Path | str) -> Iterator[np.ndarray]:
     try:
-        with soundfile.SoundFile(str(path)) as stream:
+        with soundfile.SoundFile(_opened(path)) as stream:
             yield from stream.blocks(_BLOCK, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(path, f"damaged or truncated ({_plain(error)})") from None
@@ -180,6 +195,9 @@ def _check_bytes(path: Path) -> None:
             head = stream.read(12)
             if head[:4] == b"RIFF" and head[8:] == b"WAVE":
                 missing = _wav_missing(stream, size)
+            elif head.startswith(sphere.MAGIC):
+                lacking = sphere.missing_bytes(sphere.header(path), size)
+                missing = f"{lacking} bytes of audio are missing" if lacking else ""
             elif head[:4] == b"OggS":
                 missing = _ogg_missing(stream, size)
             else:
