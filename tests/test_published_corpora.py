@@ -338,3 +338,47 @@ def test_wsj0_in_rooms_in_both_published_forms(project):
     assert table(root, "wsj0_reverb")["peak"].nunique() == 4
     with pytest.raises(DiffseError, match=r"rooms.kind is 'none'; this corpus needs 'simulated'"):
         run(root, "wsj0_reverb", rooms=miniature.Rooms())
+
+
+# ------------------------------------------------------------------------------------ real recordings
+
+
+def test_real_recordings_in_the_layouts_of_vbd_and_of_wsj0_in_chime3(corpus, tmp_path):
+    """Real pairs keep the SI-SDR they are known for, and real speech in real noise passes the gate."""
+    sources = tmp_path / "sources"
+    lines = (corpus / "splits/pairs_vbd_test_subset.txt").read_text().split("\n")
+    pairs = [line.split("\t") for line in lines if line]
+    for split, chosen in (("trainset_28spk", pairs[:3]), ("testset", pairs[3:])):
+        for k, files in enumerate(chosen):
+            name = Path(files[0]).stem if split == "testset" else f"{('p226', 'p227', 'p228')[k]}_001"
+            for side, file in zip(("clean", "noisy"), files, strict=True):
+                path = sources / f"vbd/{side}_{split}_wav/{name}.flac"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.symlink_to(corpus / file)
+    run(tmp_path, "vbd")
+    frame = table(tmp_path, "vbd")
+    assert frame["split"].value_counts().to_dict() == {"test": len(pairs) - 3, "train": 2, "valid": 1}
+    assert gate.run(params(miniature.SETTINGS["vbd"], "vbd"), "mixtures", ("vbd",), tmp_path)["success"]
+    build_real_wsj0(corpus, sources / "wsj0_chime3")
+    run(tmp_path, "wsj0_chime3")
+    settings = params(miniature.SETTINGS["wsj0_chime3"], "wsj0_chime3")
+    assert gate.run(settings, "mixtures", ("wsj0_chime3",), tmp_path)["success"]
+    errors = table(tmp_path, "wsj0_chime3").eval("snr_db - snr_measured_db").abs()
+    assert errors.max() < 0.01
+
+
+def build_real_wsj0(corpus: Path, source: Path) -> None:
+    """Real speech as sphere files and real noise as backgrounds, under the names of the discs."""
+    places = {"train": "si_tr_s/011/011c", "valid": "si_dt_05/050/050c", "test": "si_et_05/440/440c"}
+    numbers = {"train": "010", "valid": "030", "test": "040"}
+    for split, place in places.items():
+        speech = (corpus / f"splits/{split}_speech.txt").read_text().split()[:2]
+        for k, file in enumerate(speech):
+            wave, rate = miniature.audio.read(corpus / file)
+            miniature.sphere(source / f"wsj0/11-1.1/wsj0/{place}020{k}.wv1", wave[0], rate)
+        noise = (corpus / f"splits/{split}_noise.txt").read_text().split()[::5]
+        for environment, file in zip(("BUS", "CAF", "PED", "STR"), noise, strict=False):
+            name = f"BGD_150204_{numbers[split]}_{environment}.CH1.flac"
+            path = source / "chime3/CHiME3/data/audio/16kHz/backgrounds" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(corpus / file)
