@@ -12,6 +12,7 @@ import numpy as np
 from diffse import audio
 from diffse.data.corpora import chime3, ntcd_timit, qut, timit
 from diffse.settings_corpora import (
+    EarsCut,
     EarsReverb,
     EarsWham,
     NtcdTimit,
@@ -174,14 +175,14 @@ def build_ears(source: Path) -> None:
     """Three speakers: long, short, quiet and whispered recordings, and a sound that is no speech."""
     rate, cuts = 48000, {}
     for speaker in ("p001", "p100", "p102"):
-        lengths = {"rainbow_01_regular": 14.5, "emo_anger_sentences": 4.2, "sentences_01_fast": 1.0}
+        lengths = {"rainbow_01_regular": 3.2, "emo_anger_sentences": 1.2, "sentences_01_fast": 0.5}
         for name, seconds in lengths.items():
             audio.write(source / f"EARS/{speaker}/{name}.wav", speech(speaker + name, seconds, rate), rate)
         for name, gain in (("rainbow_02_regular", 0.005), ("rainbow_03_whisper", 0.02)):
-            quiet = gain * speech(speaker + name, 4.2, rate)
+            quiet = gain * speech(speaker + name, 1.2, rate)
             audio.write(source / f"EARS/{speaker}/{name}.wav", quiet, rate)
-        audio.write(source / f"EARS/{speaker}/vegetative_eating.wav", noise(speaker, 5.0, rate), rate)
-        cuts[speaker] = {"rainbow_01_regular": [[0, 96000], [96000, -1]], "emo_anger_sentences": [[4800, None]]}
+        audio.write(source / f"EARS/{speaker}/vegetative_eating.wav", noise(speaker, 1.2, rate), rate)
+        cuts[speaker] = {"rainbow_01_regular": [[0, 48000], [48000, -1]], "emo_anger_sentences": [[4800, None]]}
     (source / "test_files.json").write_text(json.dumps({"p102": cuts["p102"]}))
     (source / "EARS/speaker_statistics.json").write_text(
         '{"p001": {"gender": "Female"}, "p102": {"gender": "male"}}'
@@ -194,7 +195,7 @@ def ears_wham(source: Path) -> None:
     folder, rows = source / "WHAM48kHz/high_res_wham", ["Filename,Length,WHAM! Split"]
     for split in ("Train", "Valid", "Test"):
         for k in range(2):
-            audio.write(folder / f"audio/{split}{k}.wav", noise(f"{split}{k}", 6.0, 48000, channels=2), 48000)
+            audio.write(folder / f"audio/{split}{k}.wav", noise(f"{split}{k}", 3.0, 48000, channels=2), 48000)
             rows.append(f"{split}{k}.wav,6.0,{split}")
     (folder / "high_res_metadata.csv").write_text("\n".join([*rows, ",3,Train"]) + "\n")
 
@@ -242,8 +243,10 @@ SETTINGS: dict[str, PublishedCorpus] = {
             keep_delay=True,
         ),
     ),
-    "ears_wham": EarsWham(**_SMALL),
-    "ears_reverb": EarsReverb(**_SMALL | {"max_rejected": 0.1}),
+    "ears_wham": EarsWham(**_SMALL, cut=EarsCut(seconds=2.0, min_seconds=1.0)),
+    "ears_reverb": EarsReverb(
+        **_SMALL | {"max_rejected": 0.1}, cut=EarsCut(seconds=2.0, min_seconds=1.0, test_bins=0)
+    ),
     "ntcd_timit": NtcdTimit(
         **_SMALL, noise_kinds=("Babble", "LR"), levels_db=(-5, 5), per_condition=SplitCounts(1, 1, 1)
     ),

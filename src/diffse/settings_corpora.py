@@ -131,6 +131,7 @@ class FolderCorpus:
     min_seconds: float = 0.5  # shorter recordings are listed as rejected
     max_rejected: float = 0.02
     processes: int = 0
+    source: str = ""  # s3://bucket/prefix, copied to sources/<corpus>/ first; "": the recordings are there
 
 
 @dataclass(frozen=True)

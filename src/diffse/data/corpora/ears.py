@@ -5,6 +5,7 @@ times of `test_files.json`, which the benchmark publishes. Sounds that are not s
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,10 @@ from diffse.data.corpora.trees import child, relative
 from diffse.data.parallel import Workers
 from diffse.data.recordings import Rejected, Speech
 from diffse.errors import DiffseError
+from diffse.progress import tqdm
 from diffse.settings_corpora import EarsCut
+
+log = logging.getLogger(__name__)
 
 SPEAKERS = tuple(f"p{number:03d}" for number in range(1, 108))
 SPLIT_SPEAKERS = {"valid": SPEAKERS[99:101], "test": SPEAKERS[101:]}
@@ -74,8 +78,7 @@ def split_of(speaker: str) -> str:
 def find(cut: EarsCut, source: Path, workers: Workers) -> tuple[list[Speech], list[Rejected]]:
     """Pieces of all speakers, and the files that cannot be read.
 
-    Pieces that are quieter than `cut.min_loudness` are left out without a word but in the log; whispering ones
-    are kept.
+    Pieces quieter than `cut.min_loudness` are left out, and counted in the log; whispering ones are kept.
     """
     folders = [child(source, _FOLDER, name) for name in SPEAKERS]
     cuts, genders = _cuts(child(source, CUTS)), _genders(child(source, _FOLDER, "speaker_statistics.json"))
@@ -85,9 +88,15 @@ def find(cut: EarsCut, source: Path, workers: Workers) -> tuple[list[Speech], li
         for path in (sorted(folder.glob("*.wav")) if folder.is_dir() else ())
         if not path.name.startswith(HELD_OUT)
     ]
-    speech, rejected = [], []
-    for found in workers.map(pieces, jobs, chunk=8):
-        (rejected.append if isinstance(found, Rejected) else speech.extend)(found)
+    speech, rejected, quiet = [], [], 0
+    results = workers.map(pieces, jobs, chunk=8)
+    for found in tqdm(results, "cut EARS", len(jobs), unit="file", disable=None):
+        if isinstance(found, Rejected):
+            rejected.append(found)
+        else:
+            speech += found.loud
+            quiet += found.quiet
+    log.info("EARS: %d pieces, %d quieter than %g LUFS left out", len(speech), quiet, cut.min_loudness)
     return _with_test_snr(speech, cut), rejected
 
 
@@ -103,7 +112,15 @@ class _File:
     cut: EarsCut
 
 
-def pieces(file: _File) -> list[Speech] | Rejected:
+@dataclass(frozen=True)
+class Pieces:
+    """What a recording gives."""
+
+    loud: list[Speech]
+    quiet: int  # pieces that are left out
+
+
+def pieces(file: _File) -> Pieces | Rejected:
     """The pieces of a recording that are used."""
     try:
         header = audio.info(file.path)
@@ -112,7 +129,7 @@ def pieces(file: _File) -> list[Speech] | Rejected:
         loud = _loud_enough(file, spans)
     except audio.AudioError as error:
         return Rejected(file.source, error.reason)
-    return [
+    kept = [
         Speech(
             f"{file.speaker}_{file.path.stem}_{number:02d}",
             split_of(file.speaker),
@@ -128,6 +145,7 @@ def pieces(file: _File) -> list[Speech] | Rejected:
         for number, (start, stop) in enumerate(spans)
         if loud[number]
     ]
+    return Pieces(kept, len(spans) - len(kept))
 
 
 def _regular(cut: EarsCut, header: audio.Info) -> Iterator[tuple[int, int]]:

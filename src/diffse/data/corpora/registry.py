@@ -78,7 +78,10 @@ def about(settings: object, source: Path) -> str:
         lines += [f"  cite      {part.citation}", *(f"  layout    {line}" for line in part.layout)]
         free = f"{len(part.downloads)} files, by 'diffse data fetch'" if part.downloads else "not by diffse"
         lines.append(f"  download  {free}")
-    sizes = [f"{split} {expected.utterances}" for split, expected in known.expected.items()]
+    sizes = [
+        f"{split} {size.utterances}" + ("" if size.hours is None else f" (about {size.hours:g} h)")
+        for split, size in known.expected.items()
+    ]
     lines += ["", f"utterances: {', '.join(sizes) or 'not published'}"]
     lacks = MODULES[type(settings)].missing(settings, source)
     lines += [f"missing in {source}: {text}" for text in lacks] or [f"{source}: the layout is complete"]
