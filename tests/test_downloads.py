@@ -260,6 +260,13 @@ def test_a_corpus_is_fetched_unpacked_and_prepared_by_two_commands(published, mo
     assert cli.main(["data", "fetch", "vbd"]) == 0
     assert "0 files fetched" in capsys.readouterr().out
     assert len(server.asked) == count
+    half = project / "sources/vbd/clean_testset_wav"  # killed while it unpacked: the archive is still there
+    (half / "p232_001.wav").unlink()
+    (project / "sources/vbd/clean_testset_wav.zip").write_bytes(server.files["clean_testset_wav.zip"])
+    assert cli.main(["data", "fetch", "vbd"]) == 0
+    assert (half / "p232_001.wav").exists() and not half.with_suffix(".zip").exists()
+    assert len(server.asked) == count
+    assert "1 files fetched" in capsys.readouterr().out
     assert cli.main(["data", "about", "vbd"]) == 0
     assert "the layout is complete" in capsys.readouterr().out
 

@@ -57,7 +57,9 @@ def _download(settings: object, corpus: str, source: Path, keep: bool) -> int:
         return 0
     count = 0
     for item in wanted:
-        if not (item.gives and (source / item.gives).exists()):
+        # an archive that is still there was not unpacked to its end
+        unfinished = item.unpack is not None and not keep and (source / item.name).exists()
+        if unfinished or not (item.gives and (source / item.gives).exists()):
             _bring(item, source, keep)
             count += 1
     return count

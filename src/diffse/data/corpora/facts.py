@@ -59,8 +59,9 @@ def require(facts: Facts, missing: list[str], source: Path) -> None:
     if not missing:
         return
     places = "; ".join(f"{part.title}: {part.home} ({part.licence})" for part in facts.parts)
+    free = " ('diffse data fetch' brings what is free)" if any(part.downloads for part in facts.parts) else ""
     raise DiffseError(
-        f"{source}: not the layout of {facts.title}: {'; '.join(missing)}. Where it comes from: {places}. "
+        f"{source}: not the layout of {facts.title}: {'; '.join(missing)}. It comes from: {places}{free}. "
         "The layout: docs/corpora.md"
     )
 
