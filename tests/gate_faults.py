@@ -7,8 +7,9 @@ import numpy as np
 import pandas
 from safetensors.torch import load_file, save_file
 
-from diffse import paths, storage
+from diffse import paths, settings, storage
 from diffse.data import manifest, shards
+from diffse.validation import drift
 
 SYSTEM = "bridge.toy"
 NAMES = {
@@ -28,7 +29,7 @@ def in_manifest(artifact="mixtures", **changes):
         columns = manifest.COLUMNS if artifact == "mixtures" else manifest.ENHANCED_COLUMNS
         frame = manifest.read(folder, columns)
         for column, change in changes.items():
-            values = frame[column].tolist()
+            values = frame[column].tolist() if column in frame.columns else []
             frame[column] = change(values) if callable(change) else [change, *values[1:]]
         manifest.write(frame, folder, columns)
 
@@ -64,6 +65,95 @@ def in_audio(folder_of, change, keep_checksum=False):
         manifest.write(pandas.DataFrame(rows), folder, columns)
 
     return plant
+
+
+def in_all_audio(change):
+    """Write the shards of the mixtures again with `change` of the list of all waves."""
+
+    def plant(root):
+        folder = mixtures_of(root)
+        rows = manifest.read(folder).to_dict("records")
+        waves = [shards.read_item(folder, row["shard"], row["position"], row["n_samples"]) for row in rows]
+        waves = change(waves)
+        with shards.ShardWriter(folder, 16000, len(waves[0])) as writer:
+            for row, wave in zip(rows, waves, strict=True):
+                row |= writer.add(wave)
+        manifest.write(pandas.DataFrame(rows), folder)
+
+    return plant
+
+
+def copied(index):
+    """The clean signal of row 0 becomes that of another row, quieter and by another name."""
+
+    def change(waves):
+        clean = 0.7 * waves[index][0]
+        noise = waves[0][1] - waves[0][0]
+        return [np.stack([clean, clean + noise]), *waves[1:]]
+
+    return in_all_audio(change)
+
+
+def flipped(pattern):
+    """One byte in the middle of a file, upside down."""
+
+    def plant(root):
+        path = sorted(root.glob(pattern))[0]
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data)
+
+    return plant
+
+
+def last_version(**statistics):
+    """Another version passed the gate before, with these statistics (dots written as '__')."""
+
+    def plant(root):
+        known = {name.replace("__", "."): value for name, value in statistics.items()}
+        result = {"success": True, "statistics": known, "inputs": {"data/toy/mixtures/manifest.parquet": "old"}}
+        storage.write_json(paths.gate(root, "mixtures", "toy"), result)
+
+    return plant
+
+
+def expected(**sizes):
+    """What is known of the training split."""
+    return limits("mixtures", expected={"toy": {"train": settings.Expected(**sizes)}})
+
+
+def low_passed(pair):
+    """Nothing above a fiftieth of the band."""
+    spectrum = np.fft.rfft(pair)
+    spectrum[:, spectrum.shape[1] // 50 :] = 0
+    return np.fft.irfft(spectrum, pair.shape[1])
+
+
+def offset(*values):
+    """A constant added to clean and noisy."""
+    return in_audio(mixtures_of, lambda pair: pair + np.array(values)[:, None])
+
+
+def fading(*sides):
+    """Silence after the first 999 samples of some sides."""
+
+    def change(pair):
+        pair = pair.copy()
+        pair[list(sides), 999:] = 0
+        return pair
+
+    return in_audio(mixtures_of, change)
+
+
+def late(side, samples):
+    """One side of a pair later than the other."""
+
+    def change(pair):
+        pair = pair.copy()
+        pair[side] = np.roll(pair[side], samples)
+        return pair
+
+    return in_audio(mixtures_of, change)
 
 
 def delete(pattern):
@@ -216,13 +306,27 @@ FAULTS = {
         ("clipping", in_manifest(clipped=0.2)),
         ("peak", in_manifest(peak=1.2)),
         ("gain", in_manifest(gain=0.0)),
+        ("channels", in_all_audio(lambda waves: [wave[:1] for wave in waves])),
+        ("offset of the clean signal (DC)", offset(0.1, 0.0)),
+        ("offset of the noisy signal (DC)", offset(0.0, 0.1)),
+        ("silence of the clean signal", fading(0)),
+        ("silence of the noisy signal", fading(0, 1)),
+        ("band of the clean signal (share of half the rate)", in_audio(mixtures_of, low_passed)),
+        ("clean and noisy in time (ms apart)", late(1, 40)),
+        ("clean and noisy in time (ms apart)", late(0, 9)),
+        ("clean is in noisy (correlation)", in_audio(mixtures_of, lambda p: np.stack([p[0], p[1] - p[0]]))),
         ("measured SNR (dB)", in_manifest(snr_measured_db=INF)),
         ("SNR of the stored audio (dB)", in_audio(mixtures_of, lambda pair: pair[[0, 0]])),
         ("SNR as stated (dB apart)", in_audio(mixtures_of, lambda pair: pair * [[0.5], [1]])),
         ("SNR as asked for (dB apart)", in_manifest(snr_db=40.0)),
         ("SNR as asked for (dB apart)", in_manifest(snr_db=NAN)),
+        ("SNR as asked for (dB apart)", in_manifest(snr_db=lambda values: [x + 0.15 for x in values])),
+        ("SNR as asked for, in the audio (dB apart)", in_audio(mixtures_of, lambda pair: pair * [[0.98], [1]])),
         ("shards are there", delete("data/toy/mixtures/*.flac")),
         ("checksums match", in_audio(mixtures_of, lambda pair: pair + 2**-22, keep_checksum=True)),
+        ("shards are there", flipped("data/toy/mixtures/*.flac")),
+        ("no near-duplicates in a split", copied(1)),
+        ("no near-duplicates between splits", copied(-1)),
         ("no mixture twice", in_manifest(sha256=lambda sums: [sums[1], *sums[1:]])),
         ("utterances per split", rows_of_manifest("mixtures", lambda t: t[t["split"] != "valid"])),
         ("speakers in one split", in_manifest(speaker=first_and_last)),
@@ -230,6 +334,13 @@ FAULTS = {
         ("noise recordings by checksum in one split", in_manifest(noise_sha256=first_and_last)),
         ("rooms in one split", in_manifest(room=lambda rooms: ["hall"] * len(rooms))),
         ("clean recordings by checksum in one split", in_manifest(clean_sha256=first_and_last)),
+        ("utterances as known of the corpus (apart)", expected(utterances=4)),
+        ("speakers as known of the corpus (apart)", expected(speakers=2)),
+        ("hours as known of the corpus (relative)", expected(hours=1.0)),
+        (drift.TITLES["relative"], last_version(train__utterances=2)),
+        (drift.TITLES["db"], last_version(test__snr_db=40.0)),
+        (drift.TITLES["t60"], both(in_manifest(t60=lambda _: [0.5] * 9), last_version(test__t60=0.9))),
+        (drift.TITLES["shares"], last_version(train__noise__street=1.0, train__utterances=3)),
     ],
     "cache": [
         ("made from the present mixtures", in_manifest(gender="f")),
@@ -244,6 +355,7 @@ FAULTS = {
         ("shapes and types", in_array(f"{CACHE}/train-*.npy", lambda x: x.astype("float32"))),
         ("shapes and types", in_array(f"{CACHE}/train-*.npy", lambda x: x[:-1])),
         ("checksums match", in_array(f"{CACHE}/train-*.npy", lambda x: x * 2)),
+        ("checksums match", flipped(f"{CACHE}/valid-*.npy")),
         ("values that are NaN or infinite", in_array(f"{CACHE}/train-*.npy", lambda x: put(x, 5, NAN))),
         ("utterances", both(NO_MIXTURES, in_table(INDEX, lambda t: t.iloc[:0]))),
         ("ids", in_table(INDEX, lambda t: column("id", 0, t["id"][1])(t))),

@@ -37,6 +37,7 @@ PARAMS = {
         "bridge": {"sampler": {"name": "bridge_ode", "steps": 1}},
         "score": {"sampler": {"name": "pc", "steps": 2}},
     },
+    "check": {"mixtures": {"min_band": 0.15}},
     "evaluate": {"metrics": ["si_sdr", "estoi"], "processes": 1, "bootstrap": 100},
 }  # fmt: skip
 

@@ -98,7 +98,13 @@ from diffse.settings_gates import (
     Checks as Checks,
 )
 from diffse.settings_gates import (
+    Drift as Drift,
+)
+from diffse.settings_gates import (
     EnhancedRules as EnhancedRules,
+)
+from diffse.settings_gates import (
+    Expected as Expected,
 )
 from diffse.settings_gates import (
     MetricRules as MetricRules,

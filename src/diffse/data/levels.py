@@ -8,6 +8,7 @@ import numpy as np
 Kind = Literal["power", "active", "loudness"]
 
 LOUDNESS_SECONDS = 0.4  # one block of ITU-R BS.1770; shorter signals have no loudness
+_TRIES, _EXACT_DB = 6, 0.001  # of a gain
 _MARGIN_DB = 15.9  # between the active level and the threshold of activity, ITU-T P.56
 _SMOOTHING = 0.03  # s, of P.56's envelope, applied twice
 _HANGOVER = 0.2  # s that count as active behind each crossing of the threshold
@@ -37,7 +38,13 @@ def noise_gain(kind: Kind, speech: np.ndarray, noise: np.ndarray, wanted_db: flo
     if kind == "power":  # without a way through decibels, which would change the last bits
         ratio = power(speech) / power(noise)
         return np.float32(math.sqrt(ratio / 10.0 ** (wanted_db / 10.0)))
-    return np.float32(10.0 ** ((snr_db(kind, speech, noise, rate) - wanted_db) / 20.0))
+    gain = np.float32(1.0)
+    for _ in range(_TRIES):  # the gate of loudness lets other blocks through at another gain
+        missing_db = snr_db(kind, speech, noise * gain, rate) - wanted_db
+        if abs(missing_db) < _EXACT_DB:
+            break
+        gain *= np.float32(10.0 ** (missing_db / 20.0))
+    return gain
 
 
 def loudness(wave: np.ndarray, rate: int) -> float:

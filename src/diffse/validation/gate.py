@@ -1,6 +1,8 @@
 """The step `check`: judge an artifact, write down what was found, and stop the chain where a rule is broken."""
 
+import difflib
 import logging
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,8 @@ from typing import Any
 from diffse import paths, storage
 from diffse.errors import DiffseError, GateFailed
 from diffse.settings import Params
-from diffse.validation.rules import Outcome, Subject
+from diffse.validation import page
+from diffse.validation.rules import Outcome, Rule, Subject
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +39,43 @@ def run(params: Params, artifact: str, names: tuple[str, ...], root: Path) -> di
         subject = import_module(f"diffse.validation.{artifact}").subject(params, names, root)
     except DiffseError as error:
         # a gate that passed before must not stand beside an artifact that cannot be read now
-        storage.write_json(path, _unreadable(artifact, names, str(error)))
+        result = _unreadable(artifact, names, str(error))
+        storage.write_json(path, result)
+        page.write(result, path.with_suffix(".html"))
         raise GateFailed(f"{_title(artifact, names)}: {error}") from None
+    subject.rules = _as_set(subject.rules, getattr(params.check, artifact).severities, artifact)
     from diffse.validation import judge
 
     outcomes = judge.judge(subject)
-    storage.write_json(path, _result(artifact, names, subject, outcomes, root))
+    result = _result(artifact, names, subject, outcomes, root)
+    storage.write_json(path, result)
+    page.write(result, path.with_suffix(".html"))
     broken = [outcome for outcome in outcomes if not outcome.success]
     log.info("%s: %d of %d rules hold", _title(artifact, names), len(outcomes) - len(broken), len(outcomes))
-    if broken:
-        raise GateFailed("\n".join(_line(artifact, names, subject, outcome) for outcome in broken))
-    rows = {name: len(frame) for name, frame in subject.tables.items()}
-    return {"gate": path.relative_to(root).as_posix(), "success": True, "rules": len(outcomes), "rows": rows}
+    errors = [outcome for outcome in broken if outcome.rule.severity == "error"]
+    for outcome in broken:
+        if outcome not in errors:
+            log.warning("%s", _line(artifact, names, subject, outcome))
+    if errors:
+        raise GateFailed("\n".join(_line(artifact, names, subject, outcome) for outcome in errors))
+    return {
+        "gate": path.relative_to(root).as_posix(),
+        "success": True,
+        "rules": len(outcomes),
+        "warnings": len(broken),
+        "rows": {name: len(frame) for name, frame in subject.tables.items()},
+    }
+
+
+def _as_set(rules: list[Rule], severities: dict[str, str], artifact: str) -> list[Rule]:
+    """Rules with the severities of check.<artifact>.severities. DiffseError for a rule that is not there."""
+    names = [rule.name for rule in rules]
+    for name in severities:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
+            raise DiffseError(f"check.{artifact}.severities: '{name}' is no rule of this gate; {hint}")
+    return [replace(rule, severity=severities.get(rule.name, rule.severity)) for rule in rules]
 
 
 def _check_names(params: Params, artifact: str, names: tuple[str, ...]) -> None:
@@ -82,10 +110,12 @@ def _result(
     return {
         "artifact": artifact,
         "name": "/".join(names),
-        "success": all(outcome.success for outcome in outcomes),
+        "success": all(outcome.success for outcome in outcomes if outcome.rule.severity == "error"),
         "rows": {name: len(frame) for name, frame in subject.tables.items()},
         "rules": [_entry(outcome) for outcome in outcomes],
         "inputs": inputs,
+        "statistics": subject.statistics,
+        "last_version": subject.last_version,
         "great_expectations": judge.version(),
     }
 
@@ -99,6 +129,7 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
     return {
         "rule": rule.name,
         "success": outcome.success,
+        "severity": rule.severity,
         "observed": outcome.observed,
         "limit": rule.limit,
         "failed_count": outcome.failed_count,
@@ -113,6 +144,7 @@ def _unreadable(artifact: str, names: tuple[str, ...], reason: str) -> dict[str,
     rule = {
         "rule": "can be read",
         "success": False,
+        "severity": "error",
         "observed": reason,
         "limit": "complete",
         "failed_count": 1,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffse import paths, storage
 from diffse.data import manifest
+from diffse.data.corpora import registry
 from diffse.errors import DiffseError
 from diffse.metrics import table as metric_table
 from diffse.metrics.table import Column
@@ -35,7 +36,7 @@ def subject(params: Params, names: tuple[str, ...], root: Path) -> Subject:
     }
     rules = [*_file_rules(), *_score_rules(columns, params.check.metrics), *_summary_rules()]
     if system == paths.UNPROCESSED:
-        rules += _anchor_rules(params.check.metrics, corpus)
+        rules += _anchor_rules(params, corpus, columns)
     return Subject(tables, rules, [folder / PER_FILE, folder / SUMMARY, source / manifest.FILE])
 
 
@@ -141,11 +142,22 @@ def _summary_rules() -> list[Rule]:
     ]
 
 
-def _anchor_rules(limits: MetricRules, corpus: str) -> list[Rule]:
-    """The unprocessed input must score what is known of it, or the numbers beside it mean something else."""
+def _anchor_rules(params: Params, corpus: str, columns: list[Column]) -> list[Rule]:
+    """The unprocessed input must score what is known of it, or the numbers beside it mean something else.
+
+    Known are the scores that are published of a corpus, for the metrics that were computed, and those that
+    check.metrics.input_anchors states.
+    """
+    limits = params.check.metrics
     table, near = Table("scores"), limits.input_tolerance
+    published = registry.facts(params.prepare[corpus])
+    computed = {column.name for column in columns}
+    anchors = {
+        name: value for name, value in (published.anchors if published else {}).items() if name in computed
+    }
+    anchors |= limits.input_anchors.get(corpus, {})
     remedy = "the data or a metric is not what it was; see check.metrics.input_anchors"
     return [
         table.mean(f"{name}: known score of the input", name, anchor - near, anchor + near, remedy)
-        for name, anchor in sorted(limits.input_anchors.get(corpus, {}).items())
+        for name, anchor in sorted(anchors.items())
     ]

@@ -25,15 +25,22 @@ class Rule:
     limit: str  # for people
     remedy: str
     expectations: tuple[Expectation, ...]
+    severity: str = "error"  # or "warning": told and shown, but nothing stops
 
 
 @dataclass
 class Subject:
-    """What a gate judges: tables with a column `id`, the rules on them, and the files they were read from."""
+    """What a gate judges: tables with a column `id`, the rules on them, and the files they were read from.
+
+    `statistics` describe this version, for a later one to be compared with; `last_version` those of the version
+    that this one was compared with.
+    """
 
     tables: dict[str, "pandas.DataFrame"]
     rules: list[Rule]
     inputs: list[Path] = field(default_factory=list)
+    statistics: dict[str, float] = field(default_factory=dict)
+    last_version: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,8 @@ class Outcome:
 class Table:
     """Writes rules for one table of a subject: `table.within(...)` and so on return a `Rule`."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, severity: str = "error"):
+        self.name, self.severity = name, severity
 
     def rows(self, name: str, low: int, remedy: str, high: int | None = None) -> Rule:
         """At least `low` rows, and at most `high`."""
@@ -92,7 +99,7 @@ class Table:
         return self._rule(name, column, f"mean {_span(low, high)}", remedy, between)
 
     def _rule(self, name: str, column: str, limit: str, remedy: str, *expectations: Expectation) -> Rule:
-        return Rule(name, self.name, column, limit, remedy, expectations)
+        return Rule(name, self.name, column, limit, remedy, expectations, self.severity)
 
 
 def _present(column: str, missing: float = 0.0) -> tuple[Expectation, ...]:

@@ -1,6 +1,6 @@
 """What is known of a corpus beforehand: where it comes from, what it may be used for, how much there is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffse.errors import DiffseError
@@ -52,6 +52,7 @@ class Facts:
     parts: tuple[Part, ...]
     expected: dict[str, Expected]
     papers: str  # whose data this is
+    anchors: dict[str, float] = field(default_factory=dict)  # mean scores of the unprocessed test split
 
 
 def require(facts: Facts, missing: list[str], source: Path) -> None:

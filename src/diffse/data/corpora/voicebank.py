@@ -57,12 +57,17 @@ PART = Part(
 )
 
 
+# Scores of the noisy test set that every paper on it gives.
+ANCHORS = {"pesq": 1.97, "estoi": 0.79}
+
+
 def facts(settings: VoiceBankDemand) -> Facts:
     """What is published; counts only for the published validation speakers."""
     expected = EXPECTED
     if set(settings.valid_speakers) != set(PUBLISHED_VALID):
         expected = {"test": EXPECTED["test"]}
-    return Facts("VoiceBank-DEMAND", (PART,), expected, "M1 to M8, EDM2SE, StoRM")
+    anchors = ANCHORS if settings.rate == 16000 else {}
+    return Facts("VoiceBank-DEMAND", (PART,), expected, "M1 to M8, EDM2SE, StoRM", anchors)
 
 
 def missing(settings: VoiceBankDemand, source: Path) -> list[str]:
