@@ -38,9 +38,12 @@ def noise_gain(kind: Kind, speech: np.ndarray, noise: np.ndarray, wanted_db: flo
     if kind == "power":  # without a way through decibels, which would change the last bits
         ratio = power(speech) / power(noise)
         return np.float32(math.sqrt(ratio / 10.0 ** (wanted_db / 10.0)))
-    gain = np.float32(1.0)
+    gain = np.float32(10.0 ** ((snr_db(kind, speech, noise, rate) - wanted_db) / 20.0))
     for _ in range(_TRIES):  # the gate of loudness lets other blocks through at another gain
-        missing_db = snr_db(kind, speech, noise * gain, rate) - wanted_db
+        try:
+            missing_db = snr_db(kind, speech, noise * gain, rate) - wanted_db
+        except ValueError:  # beside a whisper: what the noise had before its gain holds
+            return gain
         if abs(missing_db) < _EXACT_DB:
             break
         gain *= np.float32(10.0 ** (missing_db / 20.0))
