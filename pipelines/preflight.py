@@ -15,7 +15,7 @@ from pipelines import graph, registry
 from pipelines.api import Api, Refused, is_loopback
 
 NAMES = ("settings", "host", "rights", "image", "storage", "sources")
-ATTEMPTS = 2  # a check is to take seconds
+ATTEMPTS, ANSWER = 2, 10.0  # a check is to take seconds
 
 
 class NotChecked(Exception):
@@ -73,7 +73,7 @@ class Cluster:
     def host(self) -> str:
         """It answers as Kubeflow Pipelines does, over a connection that is trusted."""
         api = self._connect()
-        api.patience = dataclasses.replace(api.patience, attempts=ATTEMPTS)
+        api.patience = dataclasses.replace(api.patience, attempts=ATTEMPTS, answer=ANSWER)
         found = api.read(api.health.healthz_service_get_healthz)
         self.api, self._multi_user = api, bool(found.multi_user)
         text = f"{api.host}, {'several users' if self._multi_user else 'one user'}"

@@ -334,6 +334,17 @@ def test_a_schedule_is_made_once_and_replaced(server, folder, built, capsys):
     assert "the schedule is ended" in capsys.readouterr().out
 
 
+def test_all_old_schedules_go(server, folder, built):
+    """More than a page of them, as if they had been made by hand."""
+    (entry,) = recurring(server, folder, built, "0 3 * * 1").values()
+    for _ in range(2 * server.page_size):
+        server._new(
+            server.schedules, "recurring_run_id", {**entry, "recurring_run_id": f"copy-{len(server.schedules)}"}
+        )
+    (left,) = recurring(server, folder, built, "30 4 * * *").values()
+    assert left["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
+
+
 @pytest.mark.parametrize("kind", ["lost before", "lost after"])
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 def test_a_lost_connection_makes_no_second_schedule(server, folder, built, kind, method):

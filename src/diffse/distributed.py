@@ -48,6 +48,14 @@ class Processes:
             value = value / self.world
         return float(value)
 
+    def agree(self, value: int) -> bool:
+        """Whether the value is the same in all processes."""
+        if self.world == 1:
+            return True
+        ends = torch.tensor([value, -value], device=self.device)
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+        return int(ends[0]) == value == -int(ends[1])
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.world > 1:

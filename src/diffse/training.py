@@ -136,7 +136,9 @@ class Trainer:
 
     def train(self) -> dict:
         """Run to the last step; returns a summary for the run record."""
-        if self._finished():
+        finished = self._finished()
+        self._agree(finished)
+        if finished:
             return self._summary(resumed_from=self.train_settings.steps)
         start = self._resume()
         steps = self.train_settings.steps
@@ -261,7 +263,9 @@ class Trainer:
         """Load the saved state when it belongs to these settings and data; otherwise start from step 0."""
         path = self.folder / STATE
         saved = _read_state(path) if path.exists() else None
-        if saved is None or saved["fingerprint"] != self.fingerprint:
+        fits = saved is not None and saved["fingerprint"] == self.fingerprint
+        self._agree(saved["step"] if fits else -1)
+        if not fits:
             if self.processes.rank == 0:
                 set_aside(self.folder)
                 self.log.truncate(0)
@@ -276,6 +280,14 @@ class Trainer:
             self.log.truncate(state.step)
         self.processes.barrier()
         return state.step
+
+    def _agree(self, seen: int) -> None:
+        """Refuse to train where processes see different states: their weights would drift apart unnoticed."""
+        if not self.processes.agree(seen):
+            raise DiffseError(
+                f"{self.folder}: the processes of this training see different states of it; let all nodes use "
+                "one folder on a volume that they share, and start it again"
+            )
 
     def _finished(self) -> bool:
         path = self.folder / "last" / checkpoint.DESCRIPTION
