@@ -172,6 +172,18 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
+def to_the_end(job: dict, folder: Path, port: int, nodes: list[subprocess.Popen]) -> None:
+    """Wait for all nodes. One that fails is started again, as Kubernetes does (restartPolicy OnFailure)."""
+    restarts = job["spec"]["runPolicy"]["backoffLimit"]
+    while any(one.poll() != 0 for one in nodes):
+        for place, one in enumerate(nodes):
+            if one.poll():
+                assert restarts, logs(folder)
+                restarts -= 1
+                nodes[place] = node(job, folder, port)
+        time.sleep(0.1)
+
+
 def kill(one: subprocess.Popen) -> None:
     """End a node as the loss of a pod does: the launcher and, in a session of its own, the training."""
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -217,6 +229,33 @@ def test_two_nodes_make_the_checkpoint_of_one_process(project):
     records = list((project / "runs").glob("*.json"))
     assert len(records) == 1  # of the first process alone
     assert '"kubeflow"' in records[0].read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_node_that_was_lost_joins_again(project):
+    """Killed in the middle and started again: both go on, and the weights are the undisturbed ones."""
+    long = {"steps": 150, "checkpoint_every": 10, "validate_every": 150}
+    write_params(project, recipes=["bridge"], **{f"train__bridge__{key}": value for key, value in long.items()})
+    job = rendered(2, str(project))
+    folder = paths.model(project, "bridge.toy")
+    found = {}
+    for lost in (None, 0, 1):  # one of the two holds the rendezvous, which then is lost too
+        shutil.rmtree(project / "models", ignore_errors=True)
+        port = free_port()
+        nodes = [node(job, project, port) for _ in range(2)]
+        with all_ended(nodes):
+            if lost is not None:
+                while not (folder / training.STATE).exists():
+                    assert nodes[lost].poll() is None, logs(project)
+                    time.sleep(0.02)
+                kill(nodes[lost])
+                assert (folder / training.STATE).exists(), "it was over already"
+            to_the_end(job, project, port, nodes)
+        found[lost] = weights(project)
+    for name, value in found[None].items():
+        assert torch.equal(value, found[0][name]), name
+        assert torch.equal(value, found[1][name]), name
 
 
 @pytest.mark.slow
