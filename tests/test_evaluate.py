@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,117 @@ def test_an_absent_system_is_named(copy):
     root, params = copy
     with pytest.raises(DiffseError, match=r"enhanced\.json: no such file; run the stage"):
         evaluate.run(params, "score.toy", "toy", root)
+
+
+# ------------------------------------------------------------------------------------- beyond the signals
+
+
+def with_columns(root: Path, **columns) -> None:
+    """Add columns to the manifest, and enhance what it describes again."""
+    path = paths.mixtures(root, "toy") / manifest.FILE
+    frame = pandas.read_parquet(path).assign(**columns)
+    frame.to_parquet(path, index=False)
+    write_enhanced(root, lambda clean, noisy: (clean + noisy) / 2)
+
+
+def changed(params: settings.Params, **evaluate_changes) -> settings.Params:
+    return dataclasses.replace(params, evaluate=dataclasses.replace(params.evaluate, **evaluate_changes))
+
+
+def test_what_the_manifest_knows_of_a_mixture_stands_beside_its_scores(copy):
+    root, params = copy
+    with_columns(
+        root, gender="f", t60=[0.25 * n for n in range(len(manifest.read(paths.mixtures(root, "toy"))))]
+    )
+    evaluate.run(params, SYSTEM, "toy", root)
+    scores, _ = results(root, SYSTEM)
+    assert scores.columns[:6].tolist() == ["id", "speaker", "noise_kind", "snr_db", "gender", "t60"]
+    assert (scores["gender"] == "f").all()
+    rows = pandas.read_parquet(paths.mixtures(root, "toy") / manifest.FILE).set_index("id")
+    assert scores["t60"].tolist() == rows.loc[scores["id"], "t60"].tolist()
+
+
+def test_manifests_without_the_new_columns_are_evaluated(copy):
+    root, params = copy
+    path = paths.mixtures(root, "toy") / manifest.FILE
+    frame = pandas.read_parquet(path)
+    frame.drop(columns=[name for name in ("t60", "text") if name in frame.columns]).to_parquet(
+        path, index=False
+    )
+    evaluate.run(params, "unprocessed", "toy", root)
+    scores, _ = results(root, "unprocessed")
+    assert "t60" not in scores.columns and len(scores) == 3
+
+
+LISTEN = """
+import pathlib, sys
+for path in pathlib.Path(sys.argv[1]).iterdir():
+    (pathlib.Path(sys.argv[2]) / f"{path.stem}.txt").write_text("one two three")
+"""
+
+
+def test_words_come_from_the_manifest_or_from_a_file(copy):
+    root, params = copy
+    (root / "listen.py").write_text(LISTEN)
+    command = (sys.executable, "listen.py", "{input}", "{output}")
+    params = changed(params, metrics=("wer",), recogniser=settings.Recogniser(command))
+    result = evaluate.run(params, SYSTEM, "toy", root)
+    assert result["missing"] == {"wer": 3}  # no transcripts, so that the program has nothing to hear
+    ids = sorted(results(root, SYSTEM)[0]["id"])
+    (root / "texts").write_text(f"{ids[0]} one two four\n{ids[1]} one two three\n")
+    result = evaluate.run(changed(params, texts="texts"), SYSTEM, "toy", root)
+    assert results(root, SYSTEM)[0]["wer"].tolist()[:2] == pytest.approx([1 / 3, 0])
+    assert (result["missing"], result["means"]) == ({"wer": 1}, {"wer": pytest.approx(1 / 6, abs=1e-6)})
+    with_columns(root, text="one two three")  # the manifest's own words count first
+    evaluate.run(changed(params, texts="texts"), SYSTEM, "toy", root)
+    assert results(root, SYSTEM)[0]["wer"].tolist() == [0, 0, 0]
+
+
+def test_a_metric_without_what_it_needs_is_refused_before_any_work(copy):
+    root, params = copy
+    with pytest.raises(DiffseError, match=r"evaluate\.weights\.nisqa: these weights are not part of diffse"):
+        evaluate.run(changed(params, metrics=("si_sdr", "nisqa")), SYSTEM, "toy", root)
+    assert not paths.results(root, SYSTEM, "toy").exists()
+
+
+def test_scores_of_other_versions_are_said_in_one_line(copy, caplog):
+    root, params = copy
+    evaluate.run(params, "unprocessed", "toy", root)
+    path = paths.results(root, "unprocessed", "toy") / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["metrics"]["estoi"]["version"] = "pystoi 0.3"
+    storage.write_json(path, summary)
+    found = evaluate.run(params, SYSTEM, "toy", root)
+    (line,) = found["warnings"]
+    assert "unprocessed/toy: scores of other versions (estoi pystoi 0.3, here diffse 0" in line
+    assert "run 'diffse evaluate unprocessed toy' again" in line and line in caplog.text
+    evaluate.run(params, "unprocessed", "toy", root)
+    assert evaluate.run(params, SYSTEM, "toy", root)["warnings"] == []
+
+
+def test_a_rerun_with_kept_scores_changes_no_byte(copy, tmp_path, monkeypatch):
+    root, params = copy
+    monkeypatch.setenv("DIFFSE_CACHE", str(tmp_path / "cache"))
+    written = []
+    for cache in (False, True, True):
+        evaluate.run(changed(params, cache=cache), SYSTEM, "toy", root)
+        folder = paths.results(root, SYSTEM, "toy")
+        written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert written[0] == written[1] == written[2]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["scores.sqlite"]
+
+
+def test_settings_of_weights_and_programs_are_read(tmp_path):
+    block = {
+        "metrics": ["nisqa", "wer", "polqa"],
+        "weights": {"nisqa": {"file": "nisqa.tar"}, "wav2vec2": {"download": True}},
+        "recogniser": {"command": ["listen", "{input}", "{output}"], "rate": 8000},
+        "polqa": {"command": ["polqa", "{clean}", "{enhanced}"]},
+    }
+    found = tiny.write_params(tmp_path, evaluate=block).evaluate
+    assert found.weights == {
+        "nisqa": settings.Weights(file="nisqa.tar"), "wav2vec2": settings.Weights(download=True),
+    }  # fmt: skip
+    assert found.recogniser.rate == 8000 and found.polqa.command[0] == "polqa"
+    with pytest.raises(DiffseError, match=r"unknown setting 'evaluate\.weights\.nisqa\.path'"):
+        tiny.write_params(tmp_path, evaluate={"weights": {"nisqa": {"path": "a"}}})

@@ -200,10 +200,10 @@ def test_what_is_scored_is_not_scored_again(root, measured):
 def test_a_stopped_sweep_goes_on_where_it_was(root, measured, monkeypatch):
     real = trials.score_job
 
-    def stop(job, rate, metrics):
+    def stop(job, rate, metrics, tools):
         if len(measured) == 3:
             raise KeyboardInterrupt
-        return real(job, rate, metrics)
+        return real(job, rate, metrics, tools)
 
     monkeypatch.setattr(trials, "score_job", stop)
     with pytest.raises(KeyboardInterrupt):

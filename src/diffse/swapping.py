@@ -8,6 +8,7 @@ from typing import Any
 
 from diffse import paths, recipes, settings, trials
 from diffse.enhancer import Enhancer, checked_device
+from diffse.metrics import tools
 from diffse.settings_reader import to_plain
 
 
@@ -41,6 +42,7 @@ def run(params: settings.Params, name: str, root: Path) -> dict[str, Any]:
         variants=[trials.Variant(trials.INPUT, None, {}, None), *(variant(*row) for row in rows)],
         metrics=swap.metrics,
         evaluate=params.evaluate,
+        tools=tools.find(params.evaluate, swap.metrics, root),
     )
     facts = {"kind": "swap", "name": name, "sampler": to_plain(enhance.sampler)}
     facts |= {key: getattr(swap, key) for key in ("system", "predictor", "corpus", "split")}

@@ -11,6 +11,7 @@ from typing import Any
 from diffse import checkpoint, paths, posthoc, settings, trials
 from diffse.enhancer import Enhancer, checked_device
 from diffse.errors import DiffseError
+from diffse.metrics import tools
 from diffse.settings_reader import to_plain
 
 
@@ -34,6 +35,7 @@ def run(params: settings.Params, name: str, root: Path) -> dict[str, Any]:
         variants=[trials.Variant(trials.INPUT, None, {}, None), *variants],
         metrics=sweep.metrics,
         evaluate=params.evaluate,
+        tools=tools.find(params.evaluate, sweep.metrics, root),
     )
     facts = {"kind": "sweep", "name": name, "sampler": to_plain(base.sampler)}
     facts |= {key: getattr(sweep, key) for key in ("system", "corpus", "over", "split")}

@@ -25,6 +25,7 @@ from diffse.data.parallel import Workers
 from diffse.enhancer import Enhancer
 from diffse.errors import DiffseError
 from diffse.metrics import statistics, table
+from diffse.metrics.tools import NONE, Tools
 from diffse.progress import tqdm
 
 FORMAT = 1
@@ -65,6 +66,7 @@ class Plan:
     variants: list[Variant]
     metrics: tuple[str, ...]
     evaluate: settings.Evaluate
+    tools: Tools = NONE
 
 
 def choose(root: Path, corpus: str, split: str, count: int) -> Files:
@@ -134,7 +136,11 @@ def _key(plan: Plan, variant: Variant) -> str:
         "made_from": variant.made_from,
         "mixtures": plan.files.sha256,
         "ids": [row["id"] for row in plan.files.rows],
-        "metrics": [f"{column.name} {column.version}" for column in table.columns(plan.metrics)],
+        "metrics": [
+            f"{column.name} {table.version(name, column, plan.tools)}"
+            for name in plan.metrics
+            for column in table.find(name).columns
+        ],
         "code": _code(),
         "torch": torch.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
@@ -159,7 +165,7 @@ def _measured(plan: Plan, variant: Variant, workers: Workers, bar: tqdm) -> dict
         _check_rate(plan, enhancer)
         first = files.rows[0]
         enhancer.many([shards.read_pair(files.folder, first)[1]], files.rate, [first["id"]])
-    score = partial(score_job, rate=files.rate, metrics=plan.metrics)
+    score = partial(score_job, rate=files.rate, metrics=plan.metrics, tools=plan.tools)
     scores, seconds = [], 0.0
     for jobs, spent in _enhanced(files, enhancer):
         with closing(workers.map(score, jobs)) as scored:
@@ -194,17 +200,26 @@ def _enhanced(files: Files, enhancer: Enhancer | None) -> Iterator[tuple[list[di
         waves = noisy if enhancer is None else enhancer.many(noisy, files.rate, ids)
         seconds = time.perf_counter() - began
         jobs = [
-            {"id": name, "clean": clean, "noisy": original, "enhanced": wave}
-            for name, (clean, original), wave in zip(ids, pairs, waves, strict=True)
+            {
+                "id": row["id"],
+                "text": str(row.get("text") or ""),
+                "clean": clean,
+                "noisy": original,
+                "enhanced": wave,
+            }
+            for row, (clean, original), wave in zip(rows, pairs, waves, strict=True)
         ]
         yield jobs, seconds
 
 
-def score_job(job: dict[str, Any], rate: int, metrics: tuple[str, ...]) -> dict[str, float | str | None]:
+def score_job(
+    job: dict[str, Any], rate: int, metrics: tuple[str, ...], tools: Tools
+) -> dict[str, float | str | None]:
     """Scores of one utterance, None where there is none; runs in a worker process."""
     from diffse.metrics.score import score_pair
 
-    found = score_pair(job["clean"], job["noisy"], job["enhanced"], rate, metrics)
+    signals = (job[name] for name in ("clean", "noisy", "enhanced"))
+    found = score_pair(*signals, rate, metrics, text=job["text"], tools=tools)
     return {name: None if value != value else value for name, value in found.items()}  # NaN is not JSON
 
 

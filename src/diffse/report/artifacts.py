@@ -17,7 +17,7 @@ from diffse.settings import Params
 if TYPE_CHECKING:
     import pandas
 
-_TEXT_COLUMNS = ("id", "speaker", "noise_kind")
+_TEXT_COLUMNS = ("id", "speaker", "noise_kind", "gender")
 
 
 @dataclass(frozen=True)
