@@ -1,33 +1,75 @@
-# The image that every Kubeflow component names (components/__init__.py).
-# docker build --build-arg COMMIT="$(git rev-parse HEAD)" -t diffse-python:0.1.0 .
+# The image that every Kubeflow component names (components/__init__.py). It runs as a user without rights and
+# on a file system that can only be read: /tmp is all that it writes to, beside the volume of the workspace.
+#
+#   docker build --build-arg COMMIT="$(git rev-parse HEAD)" -t diffse-python:0.1.0 .
+#   docker build --build-arg COMMIT="$(git rev-parse HEAD)" --target cpu -t diffse-python:0.1.0-cpu .
+#
+# Packages are those of requirements.lock, in layers that change seldom and apart: a new version of one package
+# does not send gigabytes of CUDA again.
 ARG BASE_IMAGE=python:3.11-slim
-FROM ${BASE_IMAGE}
 
-# The locked packages first: they change seldom, and with them the large layer. The compiler is for pesq alone
-# and goes again. git stays: DVC asks for it.
-COPY requirements.lock /opt/diffse/
-ENV PATH=/opt/venv/bin:$PATH
+FROM ${BASE_IMAGE} AS base
+# DVC asks for git.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends gcc libc6-dev git \
-    && python3 -m venv /opt/venv \
-    && pip install --no-cache-dir uv==0.13.8 \
-    && VIRTUAL_ENV=/opt/venv uv pip install --no-cache --compile-bytecode -r /opt/diffse/requirements.lock \
-    && apt-get purge -y --auto-remove gcc libc6-dev \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get install -y --no-install-recommends git \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv --without-pip /opt/venv \
+    && useradd --no-create-home --home-dir /tmp --uid 1000 diffse \
+    && install -d -o diffse /workspace
+ENV PATH=/opt/venv/bin:$PATH VIRTUAL_ENV=/opt/venv
 
-COPY pyproject.toml README.md LICENSE NOTICE /opt/diffse/
-COPY src /opt/diffse/src
-RUN VIRTUAL_ENV=/opt/venv uv pip install --no-cache --no-deps --compile-bytecode /opt/diffse \
-    && rm -rf /opt/diffse/build
+# What is only needed to install: uv, the compiler for pesq, and the lock in parts.
+FROM base AS tools
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /opt/uv \
+    && /opt/uv/bin/pip install --no-cache-dir uv==0.13.8
+COPY requirements.lock /lock/
+RUN grep -E '^(nvidia-|cuda-|triton)' /lock/requirements.lock > /lock/cuda.txt \
+    && grep -E '^torch(audio)?==' /lock/requirements.lock > /lock/torch.txt \
+    && grep -vE '^(nvidia-|cuda-|triton|torch==|torchaudio==)' /lock/requirements.lock > /lock/rest.txt
 
-# Which code this is, for the run records: an image has no git folder to ask.
-ARG COMMIT=""
-ENV DIFFSE_COMMIT=${COMMIT} PYTHONUNBUFFERED=1 GX_ANALYTICS_ENABLED=false DVC_NO_ANALYTICS=1
+FROM tools AS rest
+RUN /opt/uv/bin/uv pip install --no-cache --no-deps --compile-bytecode -r /lock/rest.txt
 
-RUN useradd --create-home --uid 1000 diffse && mkdir /workspace && chown diffse /workspace
+FROM tools AS cuda-libraries
+RUN /opt/uv/bin/uv pip install --no-cache --no-deps -r /lock/cuda.txt
+
+FROM tools AS torch-cuda
+RUN /opt/uv/bin/uv pip install --no-cache --no-deps --compile-bytecode -r /lock/torch.txt
+
+FROM tools AS torch-cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN /opt/uv/bin/uv pip install --no-cache --no-deps --compile-bytecode --index-url ${TORCH_INDEX} -r /lock/torch.txt
+
+FROM tools AS package
+COPY pyproject.toml README.md LICENSE NOTICE /source/
+COPY src /source/src
+RUN /opt/uv/bin/uv pip install --no-cache --no-deps --compile-bytecode /source
+
 # By number, so that a cluster can see that it is not root.
+FROM base AS runtime
+ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GX_ANALYTICS_ENABLED=false DVC_NO_ANALYTICS=1
 USER 1000
 WORKDIR /workspace
 ENTRYPOINT ["diffse"]
 CMD ["--help"]
+
+# COMMIT: which code this is, for the run records. An image has no git folder to ask.
+FROM runtime AS cpu
+COPY --from=torch-cpu /opt/venv /opt/venv
+COPY --from=rest /opt/venv /opt/venv
+COPY --from=package /opt/venv /opt/venv
+ARG COMMIT=""
+ENV DIFFSE_COMMIT=${COMMIT}
+
+FROM runtime AS cuda
+COPY --from=cuda-libraries /opt/venv /opt/venv
+COPY --from=torch-cuda /opt/venv /opt/venv
+COPY --from=rest /opt/venv /opt/venv
+COPY --from=package /opt/venv /opt/venv
+ARG COMMIT=""
+ENV DIFFSE_COMMIT=${COMMIT}

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import small_project
+import tiny_chain
 from test_pipelines import FULL, PARAMS, dvc_commands
 
 from diffse import steps
+
+MADE = ("data", "models", "enhanced", "results", "gates", "report")
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +117,21 @@ def test_a_failing_gate_ends_the_local_run(tmp_path):
     assert "- `diffse check mixtures near`: data/near/mixtures: duration" in done.stdout
 
 
+@pytest.mark.timeout(900)
+def test_dvc_makes_the_same_with_steps_of_no_work(local_run, tmp_path):
+    """What a step of no work writes depends on all that it was given, so that a wrong input shows here."""
+    folder = small_project.create(tmp_path / "dvc")
+    small_project.write_params(folder, PARAMS)
+    done = small_project.run(folder, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = {str(path.relative_to(folder)) for top in MADE for path in (folder / top).rglob("*.*")}
+    assert "report/index.html" in made and len(made) > 50
+    changed = {"data/near/mixtures/made.json"}  # by the test before
+    for name in made - changed:
+        if (folder / name).is_file() and not Path(name).name.startswith("."):
+            assert (folder / name).read_bytes() == (local_run[0] / name).read_bytes(), name
+
+
 # ------------------------------------------------------------------------------------- the real steps
 
 
@@ -121,25 +139,7 @@ def test_a_failing_gate_ends_the_local_run(tmp_path):
 @pytest.mark.timeout(1800)
 def test_dvc_and_kubeflow_make_the_same(tmp_path):
     """The whole chain with real steps on a tiny project: both runners end with the same bytes."""
-    import tiny
-
-    folders = {}
-    for runner in ("dvc", "kubeflow"):
-        folders[runner] = folder = tmp_path / runner
-        small_project.create(folder)
-        for corpus in small_project.PARAMS["corpora"]:
-            (folder / "sources" / corpus / "speech.txt").unlink()
-        tiny.make_sources(folder)
-        checks = {"mixtures": {}, "cache": {}, "metrics": {"max_missing": 1.0}}
-        checks |= {"checkpoint": {"max_final_loss_ratio": 100.0}, "enhanced": {"max_gain_db": 200.0}}
-        (folder / "sources/external/theirs/copy.py").write_text(
-            "import shutil, sys; shutil.copytree(*sys.argv[1:], dirs_exist_ok=True)"
-        )
-        program = [sys.executable, "sources/external/theirs/copy.py", "{input}", "{output}"]
-        more = {"externals": ["theirs"], "external": {"theirs": {"command": program}}}
-        sweep = {"system": "bridge.toy", "corpus": "toy", "values": [1, 3], "files": 2, "metrics": ["estoi"]}
-        more |= {"sweeps": {"fine": sweep}, "report": {"title": "tiny"}}
-        tiny.write_params(folder, check=checks, cache={"n_fft": 510}, **more)
+    folders = {runner: tiny_chain.create(tmp_path / runner) for runner in ("dvc", "kubeflow")}
     bin_folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     commands = {
         "dvc": ["dvc", "repro"],

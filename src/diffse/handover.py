@@ -37,8 +37,8 @@ def run(
 
     `needs` are references of the inputs ("": one that nobody has made yet, which is not compared), `reference`
     is the file for that of the product ("": the step is none of the chain and has no settings). `product`
-    (Dataset or Model) and `text` (Markdown) become files, `numbers` (Metrics) metadata, `page` (HTML) the
-    report. Exits with the command's code if it fails; DiffseError if something promised is not there then.
+    (Dataset or Model), `numbers` (Metrics) and `text` (Markdown) become small files, `page` (HTML) the report.
+    Exits with the command's code if it fails; DiffseError if something promised is not there then.
     """
     command = [*launcher(arguments[0]), *arguments, "--params", f"{workspace}/params.yaml"]
     command += [part for needed in needs if needed for part in ("--needs", needed)]
@@ -53,7 +53,7 @@ def run(
             raise SystemExit(code)
         facts = json.loads(card.read_text(encoding="utf-8"))
     _describe(facts, product, numbers, text, page)
-    _check_written(facts["command"], reference, [a for a in (product, text, page) if a is not None])
+    _check_written(facts["command"], reference, [a for a in (product, numbers, text, page) if a is not None])
 
 
 def launcher(verb: str) -> list[str]:
@@ -75,6 +75,7 @@ def _describe(facts: dict[str, Any], product: Any, numbers: Any, text: Any, page
     if numbers is not None:
         for name, value in facts["numbers"].items():
             numbers.log_metric(name, value)
+        _write(numbers.path, json.dumps(facts["numbers"], indent=2))
     if text is not None:
         _write(text.path, facts["text"])
 
