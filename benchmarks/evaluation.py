@@ -85,6 +85,7 @@ def ways(home: Path, cores: int) -> dict[str, Callable[[], dict[str, float]]]:
 
     def scored(processes: int, fresh: bool, sides: list[str] = sides) -> dict[str, float]:
         own = [sys.executable, "-m", "diffse", "score", sides[0], sides[2], "--noisy", sides[1]]
+        own += ["--params", str(home / "params.yaml")]  # there is none: no project, no run record
         own += ["--metrics", *METRICS, "--processes", str(processes), "--out", str(home / "scores")]
         return timed([*own, *(["--no-cache"] if fresh else [])], home, False)
 
