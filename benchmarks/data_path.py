@@ -1,4 +1,4 @@
-"""How fast training crops come: from the STFT cache, from the audio shards, and the plain way.
+"""How fast training crops come: from the cache in both its forms, from the audio shards, and the plain way.
 
 The plain way is what published training code does for each crop: read both files whole, cut, divide by the
 peak, transform, compress with angle and exp. One thread, because that is what a loading worker has. The
@@ -25,8 +25,7 @@ import torch
 
 from diffse import paths, storage
 from diffse.data import manifest, shards, stft_cache
-from diffse.data.batches import CropSource, MixtureWaves, WaveSource
-from diffse.data.cache_reader import CacheReader
+from diffse.data.batches import MixtureWaves, WaveSource, cached_crops
 from diffse.settings import Stft
 from diffse.spectrogram import Spectrogram
 
@@ -115,6 +114,15 @@ def take_turns(actions: dict[str, Callable[[], None]], count: int, rounds: int) 
     }
 
 
+def build(root: Path, form: str) -> tuple[float, float]:
+    """Write the cache in one of its forms, each in a project of its own; returns (wall, CPU) milliseconds."""
+    project = root if form == "spectrogram" else root / form
+    if project != root and not project.exists():
+        (project / "data/bench").mkdir(parents=True)
+        (project / "data/bench/mixtures").symlink_to(paths.mixtures(root, "bench"))
+    return measure(lambda: stft_cache.run(SimpleNamespace(cache=Stft(form=form)), "bench", project), 1)
+
+
 def run(pairs: int, seconds: float, crops: int, rounds: int) -> dict:
     """All figures, on a corpus of `pairs` pairs made for the purpose."""
     torch.set_num_threads(1)
@@ -122,12 +130,12 @@ def run(pairs: int, seconds: float, crops: int, rounds: int) -> dict:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write_corpus(root, pairs, seconds)
-        builds = [
-            measure(lambda: stft_cache.run(SimpleNamespace(cache=Stft()), "bench", root), 1) for _ in range(3)
-        ]
+        builds = {form: [build(root, form) for _ in range(3)] for form in ("waveform", "spectrogram")}
         description = json.loads((paths.cache(root, "bench") / "cache.json").read_text())
+        options = ("train", FRAMES, FACTOR, 0, Stft())
         sources = {
-            "cache": CropSource(CacheReader(paths.cache(root, "bench"), "train"), FRAMES, FACTOR, 0),
+            "cache": cached_crops(paths.cache(root, "bench"), *options),
+            "cache, waveform form": cached_crops(paths.cache(root / "waveform", "bench"), *options),
             "audio shards": WaveSource(
                 MixtureWaves(paths.mixtures(root, "bench"), "train"), Spectrogram(factor=FACTOR), FRAMES, 0
             ),
@@ -157,10 +165,10 @@ def run(pairs: int, seconds: float, crops: int, rounds: int) -> dict:
         "crops": path,
         "compression": compression,
         "cache": {
-            "pair_seconds_per_cpu_second": (pairs + 1)
-            * seconds
-            * 1e3
-            / statistics.median(cpu for _, cpu in builds),
+            "pair_seconds_per_cpu_second": {
+                form: (pairs + 1) * seconds * 1e3 / statistics.median(cpu for _, cpu in found)
+                for form, found in builds.items()
+            },
             "storage_error_db": description["storage_error_db"],
         },
     }
@@ -180,7 +188,9 @@ def table(result: dict) -> str:
     error = cache["storage_error_db"]
     lines.append("")
     lines.append(
-        f"Building the cache: {cache['pair_seconds_per_cpu_second']:.0f} s of pairs per CPU second. "
+        "Building the cache, seconds of pairs per CPU second: "
+        f"{cache['pair_seconds_per_cpu_second']['spectrogram']:.0f}, "
+        f"in waveform form {cache['pair_seconds_per_cpu_second']['waveform']:.0f}. "
         f"Storage error: spectrogram {error['spectrogram']['mean']:.1f} dB, "
         f"waveform {error['waveform']['mean']:.1f} dB."
     )
