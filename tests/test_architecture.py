@@ -25,6 +25,7 @@ GROUPS = {
     "run_places": "runs",
     "run_process": "runs",
     "run_records": "runs",
+    "reproduction": "cli",
     "settings_checks": "settings",
     "settings_corpora": "settings",
     "settings_evaluation": "settings",
@@ -82,7 +83,8 @@ ALLOWED: dict[str, set[str]] = {
     "data": FILES | {"settings", "audio", "spectrogram"},
     "metrics": FILES | {"settings", "audio", "data", "external_program", "unpickling"},
     "validation": FILES | {"settings", "settings_reader", "audio", "spectrogram", "data", "metrics"},
-    "report": FILES | {"settings", "audio", "spectrogram", "data", "metrics"},
+    "report": FILES | {"settings", "settings_reader", "audio", "spectrogram", "data", "metrics"},
+    "listening_test": FILES | {"settings", "audio", "metrics", "report"},
     "enhancer": FILES
     | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"}
     | {"pages", "precision"},
@@ -98,7 +100,7 @@ ALLOWED: dict[str, set[str]] = {
     "runs": FILES,
     "cli": FILES
     | {"settings", "steps", "runs", "data", "metrics", "validation", "report", "enhancer", "training"}
-    | {"external", "sweeping", "importers", "dashboard", "versions"},
+    | {"external", "sweeping", "importers", "dashboard", "versions", "listening_test", "settings_reader"},
     "dashboard": FILES | {"settings", "steps", "runs", "report", "metrics", "data", "audio"},
 }  # fmt: skip
 
@@ -118,9 +120,10 @@ ONLY_IN = {
     "pystoi": set(),  # tests compare with it
     "onnxruntime": {"metrics"},
     "matplotlib": {"report"},
+    "statsmodels": {"metrics"},
     "espeakng_loader": {"data"},
     "pyroomacoustics": {"data"},
-    "pyloudnorm": {"data"},
+    "pyloudnorm": {"data", "report"},
     "torchaudio": {"networks", "metrics"},
     "jiwer": {"metrics"},
     "torch_pesq": {"perceptual"},

@@ -11,7 +11,7 @@ from report_project import BAD, FILES, GOOD, RATE, Outline, make_project, page_o
 
 from diffse import paths, settings, storage
 from diffse.errors import DiffseError
-from diffse.report import artifacts, build, compare, summary
+from diffse.report import artifacts, build, compare, markdown
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_markdown_keeps_names_inside_their_cells(made):
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 * 5
     assert len({line.count("|") for line in rows}) == 1
-    assert summary._escape("a|b\n<i>*c*") == r"a\|b \<i\>\*c\*"
+    assert markdown._escape("a|b\n<i>*c*") == r"a\|b \<i\>\*c\*"
 
 
 # ---------------------------------------------------------------------------------------- missing pieces

@@ -14,7 +14,7 @@ from report_project import BAD, FILES, GOOD, NASTY, RATE, Outline, make_project,
 
 from diffse import paths, settings, storage
 from diffse.data import manifest, shards
-from diffse.report import artifacts, build, figures, listening
+from diffse.report import artifacts, build, figures, listening, loudness
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +158,8 @@ def test_players_hold_the_right_audio_at_one_level(made):
             assert (rate, len(heard)) == (RATE, min(len(clean), round(1.5 * RATE)))
             assert np.abs(heard).max() < 0.99
             assert np.corrcoef(heard, wave[: len(heard)])[0, 1] > 0.9999
-            levels.append(10 * np.log10(np.mean(heard**2)))
-        assert max(levels) - min(levels) < 0.01
+            levels.append(loudness.lufs(heard, rate))
+        assert max(levels) - min(levels) < 0.02
 
 
 def test_chosen_files_are_ranked_by_the_best_system(made):
@@ -177,12 +177,22 @@ def test_chosen_files_are_ranked_by_the_best_system(made):
 def test_matching_keeps_peaks_and_silence():
     tone = np.sin(np.arange(8000) * 0.3).astype(np.float32)
     spike = np.zeros(8000, np.float32)
-    spike[100] = 0.9  # low RMS, so that level matching alone would clip it
-    (loud, _), (sharp, _), (silent, text) = listening.matched([tone, spike, np.zeros(8000, np.float32)])
+    spike[100] = 0.9  # soft, so that level matching alone would clip it
+    waves = [tone, spike, np.zeros(8000, np.float32)]
+    (loud, _), (sharp, _), (silent, text) = listening.matched(waves, RATE)
     assert np.abs(sharp).max() == pytest.approx(0.98, abs=1e-3)
-    assert np.mean(loud**2) == pytest.approx(np.mean(sharp**2), rel=1e-4)
+    assert loudness.lufs(loud, RATE) == pytest.approx(loudness.lufs(sharp, RATE), abs=0.01)
     assert not silent.any()
     assert text.startswith("silent")
+
+
+def test_loudness_is_that_of_the_recommendation():
+    """BS.1770-4: a 997 Hz sine at full scale in one channel reads -3.01 LUFS; short signals are repeated."""
+    sine = np.sin(2 * np.pi * 997 * np.arange(48000) / 48000)
+    assert loudness.lufs(sine, 48000) == pytest.approx(-3.01, abs=0.05)
+    assert loudness.lufs(sine[:9600], 48000) == pytest.approx(-3.01, abs=0.1)
+    assert loudness.lufs(np.zeros(100), 48000) == loudness.lufs(np.zeros(0), 48000) == -np.inf
+    assert loudness.gains([sine * 1e-6], 48000) == [1.0]
 
 
 def image_of(uri: str) -> np.ndarray:

@@ -90,6 +90,7 @@ def test_effect_sizes_by_hand():
     change = np.array([1.0, 2.0, 3.0])
     assert statistics.cohen_dz(change) == pytest.approx(2.0)  # mean 2, standard deviation 1
     assert np.isnan(statistics.cohen_dz(np.ones(5)))
+    assert np.isnan(statistics.cohen_dz(np.array([0.3, 0.1 + 0.2])))  # they differ by rounding only
     # ranks of |-1|, 2, 3, 4 are 1 to 4: (2 + 3 + 4 - 1) / 10
     assert statistics.rank_biserial(np.array([-1.0, 2.0, 3.0, 4.0, 0.0])) == pytest.approx(0.8)
     assert statistics.rank_biserial(np.zeros(3)) == 0.0

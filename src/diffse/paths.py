@@ -57,6 +57,11 @@ def swap(root: Path, name: str) -> Path:
     return root / "results" / "swaps" / name
 
 
+def listening(root: Path, name: str) -> Path:
+    """Ratings of a listening test: ratings.csv and summary.json."""
+    return root / "results" / "listening" / name
+
+
 def gate(root: Path, artifact: str, *names: str) -> Path:
     """Gate result: gates/<artifact>/<name>[/<corpus>].json."""
     return root.joinpath("gates", artifact, *names[:-1], f"{names[-1]}.json")

@@ -1,6 +1,7 @@
 """Settings of evaluation and report: blocks `evaluate` and `report`."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,9 @@ class Report:
     title: str = "diffse report"
     listen_files: int = 4  # files with spectrograms and players per corpus
     max_seconds: float = 6.0  # of audio embedded per player
+    # Two systems are called different where the corrected p value of a paired test is at most alpha.
+    test: Literal["wilcoxon", "permutation"] = "wilcoxon"
+    correction: Literal["holm", "fdr_bh", "none"] = "holm"
+    alpha: float = 0.05
+    # corpus -> corpus of the papers (docs/report.md) whose test files it holds, for corpora of other kinds
+    stands_for: dict[str, str] = field(default_factory=dict)

@@ -38,6 +38,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_change_shares": _NOT_NEGATIVE,
     "sample_utterances": _COUNT,
     "max_missing": _SHARE,
+    "alpha": (1e-9, 0.5),
     "input_tolerance": _NOT_NEGATIVE,
     # rooms
     "t60": (0.05, 10),

@@ -17,7 +17,12 @@ from diffse.errors import DiffseError
 
 HERE = Path()  # locations are relative to the project's folder
 SELECTION = ("corpora", "train_corpora", "recipes", "externals", "sweeps", "swaps")
-RESERVED = (paths.UNPROCESSED, "sweeps", "swaps")  # folders of results/ that are no external system's
+RESERVED = (
+    paths.UNPROCESSED,
+    "sweeps",
+    "swaps",
+    "listening",
+)  # folders of results/ that are no external system's
 
 
 @dataclass(frozen=True)

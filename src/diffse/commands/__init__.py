@@ -5,7 +5,7 @@ are imported for `diffse --help`, so they import what is heavy inside `run` only
 name.
 """
 
-from diffse.commands import conclude, dashboard, data, import_checkpoint, score
+from diffse.commands import conclude, dashboard, data, import_checkpoint, listen, reproduce, score
 from diffse.commands.project import recorded as recorded
 
 COMMANDS = {
@@ -14,4 +14,6 @@ COMMANDS = {
     "dashboard": dashboard,
     "data": data,
     "score": score,
+    "listen": listen,
+    "reproduce": reproduce,
 }

@@ -29,14 +29,14 @@ class Signal:
 
 
 def page(signals: list[Signal], rate: int, theme: str = "light", note: str = "") -> tuple[str, int]:
-    """(sandboxed HTML, height in pixels) of a player of signals of one rate (Hz), played at one RMS level."""
+    """(sandboxed HTML, height in pixels) of a player of signals of one rate (Hz), played at one loudness."""
     from diffse.report import listening
 
     samples = min(min(len(signal.wave) for signal in signals), round(MAX_SECONDS * rate))
     waves = [signal.wave[:samples] for signal in signals]
     images = listening.spectrogram_images(waves, rate)
     content = []
-    for signal, (wave, level), image in zip(signals, listening.matched(waves), images, strict=True):
+    for signal, (wave, level), image in zip(signals, listening.matched(waves, rate), images, strict=True):
         audio = listening.flac_uri(wave, rate).partition(",")[2]
         content.append(
             {"name": signal.name, "note": signal.note, "level": level, "audio": audio, "image": image}

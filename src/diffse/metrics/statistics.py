@@ -131,8 +131,10 @@ def permutation(differences: np.ndarray, resamples: int, seed: int) -> float:
 
 def cohen_dz(differences: np.ndarray) -> float:
     """Standardised mean difference of pairs (Cohen, 1988); NaN when all differences are the same."""
+    mean = float(np.mean(differences))
     spread = float(np.std(differences, ddof=1)) if len(differences) > 1 else 0.0
-    return float(np.mean(differences)) / spread if spread > 0 else float("nan")
+    rounding = 1e-9 * float(np.max(np.abs(differences), initial=0.0))
+    return mean / spread if spread > rounding else float("nan")
 
 
 def rank_biserial(differences: np.ndarray) -> float:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from diffse import paths, storage
 from diffse.data import manifest
 from diffse.errors import DiffseError
-from diffse.report import trials
+from diffse.report import ratings, trials
 from diffse.settings import Params
 
 if TYPE_CHECKING:
     import pandas
 
-_TEXT_COLUMNS = ("id", "speaker", "noise_kind", "gender")
+_TEXT_COLUMNS = ("id", "speaker", "noise_kind", "gender", "room")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,13 @@ class Scores:
     parameters: int | None
     sampler: dict[str, Any] | None
     table: "pandas.DataFrame"
+    macs_per_second: float | None = None  # multiply-accumulate operations for one second of audio
+    peak_memory_mb: float | None = None
+
+    @property
+    def scores_in_table(self) -> list[str]:
+        """Metrics that have a value for each file here."""
+        return [name for name in self.metrics if name in self.table]
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ class Project:
     enhanced: dict[tuple[str, str], Enhanced]
     gates: list[Gate]
     trials: list[trials.Trials]  # sweeps and swaps
+    heard: list[dict[str, Any]] = field(default_factory=list)  # summaries of listening tests
     missing: list[str] = field(default_factory=list)  # plain sentences
 
     @property
@@ -138,6 +146,7 @@ def load(params: Params, root: Path) -> Project:
         enhanced={pair: read_enhanced(root, *pair) for pair in pairs if pair[0] != paths.UNPROCESSED},
         gates=[read_gate(root, *names) for names in _expected_gates(params, trained)],
         trials=compared,
+        heard=ratings.load(root, params.corpora),
     )
     project.missing.extend([*_what_is_missing(project), *not_run])
     return project
@@ -162,6 +171,8 @@ def read_scores(root: Path, system: str, corpus: str) -> Scores | None:
         parameters=summary.get("parameters"),
         sampler=summary.get("sampler"),
         table=_read_per_file(folder / "per_file.csv"),
+        macs_per_second=summary.get("macs_per_second"),
+        peak_memory_mb=summary.get("peak_memory_mb"),
     )
 
 

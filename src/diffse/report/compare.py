@@ -1,22 +1,24 @@
 """Each system against its own input: paired differences with bootstrap intervals, and plain sentences."""
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from diffse import paths, settings
-from diffse.metrics import statistics
+from diffse.metrics import statistics, table
 from diffse.report.artifacts import Project, Scores
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written. Every metric here is better the higher it is."""
+    """How a metric is written."""
 
     label: str
     unit: str
     digits: int
+    higher_is_better: bool = True
 
     @property
     def heading(self) -> str:
@@ -40,8 +42,22 @@ MAIN = (*HEAD, "si_sir", "si_sar")  # columns of the main table; all others foll
 
 
 def metric(name: str) -> Metric:
-    """How to write a metric; unknown ones keep their name."""
-    return METRICS.get(name, Metric(name, "", 3))
+    """How to write a metric: as METRICS says, then as the registry of metrics, else under its own name."""
+    return METRICS.get(name) or _registered().get(name) or Metric(name, "", 3)
+
+
+@functools.cache
+def _registered() -> dict[str, Metric]:
+    columns = [column for entry in table.METRICS.values() for column in entry.columns]
+    return {
+        column.name: Metric(
+            column.title,
+            "dB" if column.unit == "dB" else "",
+            2 if column.unit in ("dB", "MOS", "%") else 3,
+            column.higher_is_better,
+        )
+        for column in columns
+    }
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -61,15 +77,14 @@ class Difference:
     low: float | None
     high: float | None
     n: int
+    higher_is_better: bool = True
 
     @property
     def verdict(self) -> str:
         """'better', 'worse' or 'unclear' (the interval holds zero or there is none)."""
-        if self.low is None or self.high is None:
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return "unclear"
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "unclear"
+        return "better" if (self.low > 0) == self.higher_is_better else "worse"
 
 
 @dataclass(frozen=True)
@@ -108,9 +123,9 @@ def difference(
         return None
     mean = float(np.mean(change))
     if len(change) == 1:
-        return Difference(mean, None, None, 1)
+        return Difference(mean, None, None, 1, metric(name).higher_is_better)
     low, high = statistics.interval(change, how.confidence, how.bootstrap, how.seed)
-    return Difference(mean, low, high, len(change))
+    return Difference(mean, low, high, len(change), metric(name).higher_is_better)
 
 
 # ---------------------------------------------------------------------------------------------- words

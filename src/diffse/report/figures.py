@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 WIDTH, HEIGHT = 300, 226  # of the view box, in CSS pixels
-LEFT, RIGHT, TOP, BOTTOM = 48, 292, 8, 182  # of the plotting area
+LEFT, RIGHT, TOP, BOTTOM = 56, 292, 8, 182  # of the plotting area
 COLOURS = 6  # .c0 to .c5 in page.css
 MARKERS = (  # around (0, 0): circle, square, triangle, diamond
     "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0 -6 0z",
@@ -179,10 +179,10 @@ def loss_chart(name: str, index: int, steps: np.ndarray, losses: np.ndarray) -> 
     )
 
 
-Curve = tuple[int, np.ndarray, np.ndarray]  # index of the system, steps [n], values [n]
+Validation = tuple[int, np.ndarray, np.ndarray]  # index of the system, steps [n], values [n]
 
 
-def validation_chart(label: str, unit: str, curves: dict[str, Curve]) -> Chart | None:
+def validation_chart(label: str, unit: str, curves: dict[str, Validation]) -> Chart | None:
     """One validation metric by step; `curves` by system. None if all are empty."""
     finite = {}
     for name, (index, steps, values) in curves.items():
@@ -234,28 +234,34 @@ _CAP = 3  # pixels to either side of the end of an interval
 _TICK_ROOM = 24  # pixels between the texts of an axis
 
 
+@dataclass(frozen=True)
+class Curve:
+    """Points in order of x, in the colour and shape of a system's index."""
+
+    name: str
+    index: int
+    points: list[Measured]
+
+
 def interval_chart(
     title: str,
     description: str,
     labels: tuple[str, str],
-    curve: tuple[str, list[Measured]],
-    level: float | None,
-    log: bool,
+    curves: list[Curve],
+    level: float | None = None,
+    log: bool = False,
 ) -> Chart | None:
     """Means with intervals over x (log10 scale if `log`), with a dashed line at `level`; None without a mean.
 
-    labels: of the x and y axes. curve: (name, points in order of x).
+    labels: of the x and y axes.
     """
-    name, points = curve
+    points = [point for curve in curves for point in curve.points]
     if not points:
         return None
-    places = [point.x for point in points]
+    places = sorted({point.x for point in points})
     x = Scale(*(_log_range(places) if log else _range(places)), LEFT, RIGHT, log)
     heights = [end for point in points for end in point.span] + ([] if level is None else [level])
     y = Scale(*_range(heights), BOTTOM, TOP)
-    bars = "".join(_bar(x(point.x), *map(y, point.span)) for point in points if point.low is not None)
-    marks = tuple(Point(x(point.x), y(point.mean), point.title) for point in points)
-    line = _path(x, y, places, [point.mean for point in points])
     return Chart(
         title=title,
         description=description,
@@ -263,10 +269,18 @@ def interval_chart(
         y_label=labels[1],
         x_ticks=_ticks_at(x, places),
         y_ticks=y.ticks(),
-        series=(Series(name, 0, line, bars=bars, points=marks),),
+        series=tuple(_interval_series(curve, x, y) for curve in curves if curve.points),
         guide="" if level is None else f"M{LEFT} {y(level):g}H{RIGHT}",
         legend=True,
     )
+
+
+def _interval_series(curve: Curve, x: Scale, y: Scale) -> Series:
+    points = curve.points
+    bars = "".join(_bar(x(point.x), *map(y, point.span)) for point in points if point.low is not None)
+    marks = tuple(Point(x(point.x), y(point.mean), point.title) for point in points)
+    line = _path(x, y, [point.x for point in points], [point.mean for point in points])
+    return Series(curve.name, curve.index, line, bars=bars, points=marks)
 
 
 def _log_range(values: Sequence[float]) -> tuple[float, float]:

@@ -10,13 +10,10 @@ import numpy as np
 
 from diffse import audio, paths
 from diffse.data import shards
-from diffse.report import figures
+from diffse.report import figures, loudness
 from diffse.report.artifacts import Enhanced, Project, Scores
 from diffse.report.compare import HEAD, metric, number, signed
 
-LEVEL_DBFS = -26.0  # RMS of every player, unless a peak would clip
-_PEAK = 0.98  # largest sample of a player
-_SILENT_DBFS = -90.0  # below this a signal is played as it is: raising it would only raise rounding noise
 BUDGET_BYTES = 16_000_000  # of 16-bit samples in base64 on the whole page; longer excerpts are cut to fit
 _WINDOW_SECONDS = 0.032
 _COLUMNS = 320  # of a spectrogram image
@@ -136,7 +133,7 @@ def _listen_file(project: Project, corpus: str, row: dict, why: str, seconds: fl
     waves = _waves(project, corpus, row | {"n_samples": samples})
     images = spectrogram_images(list(waves.values()), rate)
     signals = []
-    for system, (player, level), image in zip(waves, matched(list(waves.values())), images, strict=True):
+    for system, (player, level), image in zip(waves, matched(list(waves.values()), rate), images, strict=True):
         name = "noisy input" if system == paths.UNPROCESSED else system
         chart = figures.spectrogram_chart(name, image, samples / rate, rate)
         scores = _scores(project.scores.get((system, corpus)), row["id"])
@@ -146,10 +143,16 @@ def _listen_file(project: Project, corpus: str, row: dict, why: str, seconds: fl
 
 def _waves(project: Project, corpus: str, row: dict) -> dict[str, np.ndarray]:
     """Noisy, each system's and clean signal [n_samples] of a manifest row, in this order."""
-    clean, noisy = shards.read_pair(project.mixtures[corpus].folder, row)
+    enhanced = {system: project.enhanced[system, corpus] for system in project.systems}
+    return read_signals(project.mixtures[corpus].folder, row, enhanced)
+
+
+def read_signals(mixtures: Path, row: dict, enhanced: dict[str, Enhanced]) -> dict[str, np.ndarray]:
+    """The first row["n_samples"] samples of a file: noisy, of each system that has it, and "clean"."""
+    clean, noisy = shards.read_pair(mixtures, row)
     waves = {paths.UNPROCESSED: noisy}
-    for system in project.systems:
-        wave = _enhanced(project.enhanced[system, corpus], row["id"], row["n_samples"])
+    for system, found in enhanced.items():
+        wave = _enhanced(found, row["id"], row["n_samples"])
         if wave is not None:
             waves[system] = wave
     return waves | {"clean": clean}
@@ -179,21 +182,15 @@ def _scores(scores: Scores | None, item: str) -> tuple[str, ...]:
     return tuple(number(row[name], metric(name).digits) if name in row else "–" for name in HEAD)
 
 
-def matched(waves: list[np.ndarray]) -> list[tuple[np.ndarray, str]]:
-    """The waves [n] at one RMS level, LEVEL_DBFS or as far below as keeps every peak from clipping.
-
-    Returns (wave, text that states the gain) for each. A silent wave stays as it is.
-    """
-    levels = [audio.rms_dbfs(wave) for wave in waves]
-    gains = [10 ** ((LEVEL_DBFS - level) / 20) if level > _SILENT_DBFS else 1.0 for level in levels]
-    peak = max(float(np.max(np.abs(wave), initial=0.0)) * gain for wave, gain in zip(waves, gains, strict=True))
-    common = min(1.0, _PEAK / peak) if peak > 0 else 1.0
+def matched(waves: list[np.ndarray], rate: int) -> list[tuple[np.ndarray, str]]:
+    """The waves [n] at one loudness (`loudness.gains`), each with a text that states its gain."""
     result = []
-    for wave, gain, level in zip(waves, gains, levels, strict=True):
-        change = 20 * float(np.log10(gain * common))
+    for wave, gain in zip(waves, loudness.gains(waves, rate), strict=True):
+        change = 20 * float(np.log10(gain))
         text = f"played {abs(change):.1f} dB {'louder' if change > 0 else 'softer'} than it is"
-        silent = "silent, " if level <= _SILENT_DBFS else ""
-        result.append((wave * np.float32(gain * common), silent + text))
+        if loudness.lufs(wave, rate) <= loudness.SILENT_LUFS:
+            text = "silent, played as it is"
+        result.append((wave * np.float32(gain), text))
     return result
 
 

@@ -9,10 +9,11 @@ import numpy as np
 
 import diffse
 from diffse import paths, settings
-from diffse.report import facts, figures, listening, sweeps, templates
+from diffse.report import facts, figures, heard, listening, sections, sweeps, templates
 from diffse.report.artifacts import Project
 from diffse.report.compare import HEAD, MAIN, Compared, metric, number, ordered, signed
-from diffse.report.summary import label
+from diffse.report.findings import Findings
+from diffse.report.names import label
 
 MAX_ROWS = 500  # of a per-file table
 MAX_CLOUD = 500  # files of one system in a scatter figure
@@ -59,8 +60,8 @@ class FileCell:
     reason: str
 
 
-def render(title: str, project: Project, tables: dict[str, list[Compared]], params: settings.Params) -> str:
-    """The page as HTML text. tables: corpus -> compared rows."""
+def render(title: str, project: Project, found: Findings, params: settings.Params) -> str:
+    """The page as HTML text."""
     import markupsafe
 
     style, script = templates.style(), (templates.HERE / "page.js").read_text("utf-8")
@@ -76,7 +77,13 @@ def render(title: str, project: Project, tables: dict[str, list[Compared]], para
             version=diffse.__version__,
             confidence=f"{params.evaluate.confidence * 100:g} %",
             project=project,
-            views=_corpus_views(project, tables, params.report),
+            views=_corpus_views(project, found, params.report),
+            method=sections.method(params.report),
+            papers=sections.paper_view(found.lines),
+            heard=[heard.view(summary) for summary in project.heard],
+            cost_headings=sections.COST_HEADINGS,
+            costs=sections.cost_rows(project),
+            environment=sections.environment(),
             sweeps=_trial_views(project, "sweep"),
             swaps=_trial_views(project, "swap"),
             training=_training_charts(project),
@@ -99,16 +106,24 @@ def _csp_hash(text: str) -> str:
 # --------------------------------------------------------------------------------------------- corpora
 
 
-def _corpus_views(project: Project, tables: dict[str, list[Compared]], report: settings.Report) -> list[dict]:
-    choices = {corpus: listening.choose(project, corpus, report.listen_files) for corpus in tables}
+def _corpus_views(project: Project, found: Findings, report: settings.Report) -> list[dict]:
+    choices = {corpus: listening.choose(project, corpus, report.listen_files) for corpus in found.tables}
     seconds = listening.fitting_seconds(project, choices, report.max_seconds)
     views = []
-    for corpus, rows in tables.items():
-        others = ordered({name for row in rows for name in row.scores.metrics} - set(MAIN))
+    for corpus, rows in found.tables.items():
+        measured = ordered({name for row in rows for name in row.scores.metrics})
+        others = [name for name in measured if name not in MAIN]
+        ranked = found.rankings[corpus]
+        systems = [row.scores.system for row in rows]
         views.append(
             {
                 "name": corpus,
                 "rows": rows,
+                "lower": [metric(name).label for name in measured if not metric(name).higher_is_better],
+                "ranks": sections.rank_table(ranked, systems) if ranked else None,
+                "by_speaker": any(one.by_speaker for one in ranked.values()),
+                "pairs": sections.pair_tables(ranked),
+                "breakdowns": sections.breakdown_views(found.breakdowns[corpus], project.systems),
                 "main": _score_table(project, rows, MAIN, costs=True),
                 "others": _score_table(project, rows, tuple(others), costs=False) if others else None,
                 "missing": _missing_values(rows),

@@ -1,4 +1,4 @@
-"""The report's numbers as text: `summary.csv` for programs, `summary.md` and a terminal table for people."""
+"""The report's numbers as CSV files for programs, and as a table for the terminal."""
 
 import csv
 import io
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from diffse import paths
 from diffse.errors import DiffseError
-from diffse.report import sweeps
-from diffse.report.compare import HEAD, MAIN, Compared, Difference, metric, number, signed
-from diffse.report.trials import Trials
+from diffse.report import against, breakdown, significance
+from diffse.report.compare import HEAD, Compared, metric, number
+from diffse.report.findings import Findings
+from diffse.report.names import label
 
 FILE = "summary.csv"
 COLUMNS = (
@@ -26,24 +27,42 @@ COLUMNS = (
     "difference_high",
     "difference_n",
 )
+PAPER_COLUMNS = ("row", "source", "system", "corpus", "metric", "paper", "ours", "difference", "tolerance")
+PAPER_COLUMNS += ("verdict", "reason", "notes")
 COSTS = ("real_time_factor", "evaluations", "parameters")  # rows of the table that are not means over files
-UNPROCESSED_LABEL = "unprocessed input"
 
 
-def label(system: str) -> str:
-    """What a system is called in tables."""
-    return UNPROCESSED_LABEL if system == paths.UNPROCESSED else system
+def files(found: Findings) -> dict[str, str]:
+    """The CSV files by name."""
+    pairs = [row for corpus, one in found.rankings.items() for row in significance.pair_rows(corpus, one)]
+    kinds = [row for corpus, one in found.breakdowns.items() for row in breakdown.csv_rows(corpus, one)]
+    scores = [row for corpus, rows in found.tables.items() for row in _csv_rows(corpus, rows)]
+    return {
+        FILE: csv_text(COLUMNS, scores),
+        "pairs.csv": csv_text(significance.PAIR_COLUMNS, pairs),
+        "breakdown.csv": csv_text(breakdown.COLUMNS, kinds),
+        "papers.csv": csv_text(PAPER_COLUMNS, [_paper_line(line) for line in found.lines]),
+    }
 
 
-def csv_text(tables: dict[str, list[Compared]]) -> str:
-    """One line per corpus, system and metric; empty where there is no value. tables: corpus -> rows."""
+def csv_text(columns: tuple[str, ...], rows: list[list[object]]) -> str:
+    """CSV with a heading; empty where there is no value."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for corpus, rows in tables.items():
-        for row in rows:
-            writer.writerows(_csv_lines(corpus, row))
+    writer.writerow(columns)
+    writer.writerows(rows)
     return stream.getvalue()
+
+
+def _csv_rows(corpus: str, rows: list[Compared]) -> list[list[object]]:
+    return [line for row in rows for line in _csv_lines(corpus, row)]
+
+
+def _paper_line(line: against.Line) -> list[object]:
+    ours = line.ours.mean if line.ours is not None else None
+    texts = [_rounded(line.paper.mean), _rounded(ours), _rounded(line.difference), _rounded(line.tolerance)]
+    start = [line.row.name, line.row.source, line.system, line.corpus, line.metric]
+    return [*start, *texts, line.verdict, line.reason, "; ".join(line.notes)]
 
 
 def _csv_lines(corpus: str, row: Compared) -> list[list[object]]:
@@ -109,80 +128,3 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
         first, *others = zip(row, widths, strict=True)
         lines.append("  ".join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]))
     return "\n".join(lines)
-
-
-# ------------------------------------------------------------------------------------------- markdown
-
-
-def markdown(
-    title: str, tables: dict[str, list[Compared]], confidence: float, compared: list[Trials] | None = None
-) -> str:
-    """The main table of each corpus, the sentences on each system, and the tables of sweeps and swaps."""
-    parts = [f"# {_escape(title)}", ""]
-    for corpus, rows in tables.items():
-        parts += [f"## {_escape(corpus)}", ""]
-        sentences = [f"- {_escape(row.sentence)}" for row in rows if row.sentence]
-        parts += [*sentences, ""] if sentences else []
-        names = [name for name in MAIN if any(name in row.scores.metrics for row in rows)]
-        heads = ["system", "files", *(metric(name).heading for name in names)]
-        heads += ["real-time factor", "network evaluations", "parameters"]
-        parts += [_line(heads), _line(["---"] * len(heads))]
-        parts += [*(_markdown_row(row, names) for row in rows), ""]
-    parts.append(
-        f"Mean, {confidence * 100:g} % interval over files in brackets, then the mean difference to the "
-        "unprocessed input with its interval."
-    )
-    for trials in compared or []:
-        parts += ["", *_markdown_trials(trials)]
-    return "\n".join(parts) + "\n"
-
-
-def _markdown_trials(trials: Trials) -> list[str]:
-    """A sweep or swap: heading, sentences and table."""
-    heads = ["row", *sweeps.headings(trials)]
-    lines = [f"## {_escape(sweeps.title(trials))}", "", _escape(" ".join(sweeps.sentences(trials))), ""]
-    lines += [_line(heads), _line(["---"] * len(heads))]
-    for name, cells in sweeps.rows(trials):
-        texts = [f"{mean} [{interval}]" if interval else mean for mean, interval, _ in cells]
-        lines.append(_line([_escape(text) for text in (name, *texts)]))
-    return lines
-
-
-def _markdown_row(row: Compared, names: list[str]) -> str:
-    scores = row.scores
-    cells = [label(scores.system), str(scores.files), *(_markdown_cell(row, name) for name in names)]
-    count = f"{scores.parameters:,}" if scores.parameters is not None else "–"
-    costs = [number(scores.real_time_factor, 3), number(scores.evaluations, 0), count]
-    return _line([_escape(cell) for cell in [*cells, *costs]])
-
-
-def _markdown_cell(row: Compared, name: str) -> str:
-    value = row.scores.metrics.get(name)
-    if value is None or value.mean is None:
-        return "–"
-    digits = metric(name).digits
-    text = f"{number(value.mean, digits)} [{number(value.low, digits)}, {number(value.high, digits)}]"
-    if value.missing:
-        text += f", {value.missing} missing"
-    found = row.differences.get(name)
-    return f"{text}; {change(found, digits)}" if found else text
-
-
-def change(found: Difference, digits: int) -> str:
-    """'+3.21 [+2.90, +3.50]'."""
-    text = signed(found.mean, digits)
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} [{signed(found.low, digits)}, {signed(found.high, digits)}]"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escape(text: str) -> str:
-    """Keep a name from becoming a table border, markup or a line of its own."""
-    text = " ".join(text.split())
-    for character in "\\|`*_<>":
-        text = text.replace(character, f"\\{character}")
-    return text

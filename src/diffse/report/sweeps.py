@@ -108,7 +108,7 @@ def _chart(trials: Trials, name: str) -> figures.Chart | None:
         title=how.label,
         description=f"{how.label} of {facts['system']} on {facts['corpus']}: {said}.",
         labels=(_AXIS[facts["over"]], how.heading),
-        curve=(facts["system"], curve),
+        curves=[figures.Curve(facts["system"], 0, curve)],
         level=level,
         log=log,
     )
