@@ -30,6 +30,7 @@ h2 { font-size: 1.25rem !important; } h3 { font-size: 1.05rem !important; }
 .card.ok b { color: #1a7f4b; } .card.failed b { color: #c9302c; } .card.running b { color: #2878d0; }
 .card.lost b { color: #b35c00; }
 .scroll { overflow-x: auto; padding-bottom: .5rem; }
+.scroll .facts { min-width: 32rem; }
 .facts { width: 100%; border-collapse: collapse; font-size: .9rem; }
 .facts th, .facts td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0;
   border-bottom: 1px solid rgba(128, 140, 155, .25); overflow-wrap: anywhere; }
