@@ -63,6 +63,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # from now on, so that whoever follows the printed address at once waits a moment
     except OSError as error:
         listening.close()
         reason = error.strerror or error
