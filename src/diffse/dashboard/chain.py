@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from diffse import paths, settings
 
 Name = tuple[str, ...]  # verb and names: ("check", "cache", "demo")
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 164, 44, 44, 14
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 184, 44, 44, 14
 STATE_MARKS = {"ok": "✓", "failed": "✕", "running": "▶", "lost": "?", "interrupted": "■", "waiting": "·"}
 
 

@@ -1,6 +1,8 @@
 """Start the dashboard: Streamlit behind the gate, in this process."""
 
+import importlib
 import os
+import pkgutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ def serve(root: Path, host: str, port: int, given_token: str | None, kubeflow: s
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     session.open_project(Project(root, kubeflow))
+    _load_pages()
     server = uvicorn.Server(uvicorn.Config(_app(token, host, port), log_level="warning", ws="auto"))
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     print(f"diffse dashboard of {root.resolve()}")
@@ -54,6 +57,15 @@ def serve(root: Path, host: str, port: int, given_token: str | None, kubeflow: s
         print("  The connection is not encrypted: use it in a network you trust, or behind a proxy with TLS.")
     print("  Ctrl-C ends it.", flush=True)
     server.run(sockets=[listening])
+
+
+def _load_pages() -> None:
+    """Import what pages need, so that the first visitor does not wait for it."""
+    from diffse.dashboard import views
+
+    for module in pkgutil.iter_modules(views.__path__):
+        importlib.import_module(f"{views.__name__}.{module.name}")
+    importlib.import_module("pyarrow.pandas_compat")  # Streamlit loads it with the first table
 
 
 def _listen(host: str, port: int) -> socket.socket:
