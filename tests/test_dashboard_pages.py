@@ -1,6 +1,7 @@
 """Every page of the dashboard in every state of a project, run by Streamlit itself without a browser."""
 
 import shutil
+import sys
 
 import dashboard_project
 import pytest
@@ -18,6 +19,8 @@ PAGES = ("runs", "run", "training", "compare", "listen", "data", "enhance")
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
     monkeypatch.delenv("DIFFSE_RUNS", raising=False)
+    # Streamlit puts the page in its place, and worker processes of later tests would try to import that
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture(scope="module")

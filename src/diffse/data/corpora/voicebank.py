@@ -25,7 +25,7 @@ EXPECTED = {"train": Expected(10802), "valid": Expected(770), "test": Expected(8
 _FOLDERS = {"train": "trainset_28spk", "test": "testset"}
 _LOGS = ("log_trainset_28spk.txt", "log_testset.txt")
 _SHARE = "https://datashare.ed.ac.uk/bitstream/handle/10283/2791"
-# MD5 as the archive's own page states it
+# MD5 as public download scripts of the data set state it
 _MD5 = {
     "clean_trainset_28spk_wav": "d2d5a45ec32f8fcbf201bde0447e20ba",
     "noisy_trainset_28spk_wav": "1fca9e8bafb8cd069f6653c6d92f9e9c",
