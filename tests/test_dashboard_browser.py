@@ -3,13 +3,13 @@
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import chromium
 import dashboard_project
 import pytest
 import report_project
@@ -56,30 +56,7 @@ def address(made) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Headless Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "autoplay-policy=no-user-gesture-required",
-        "window-size=1400,1100",
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(f"--{flag}")
-    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    session = chromium.start(tmp_path_factory.mktemp("chromium"), "window-size=1400,1100")
     yield session
     session.quit()
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import chromium
 import numpy as np
 import pytest
 import soundfile
@@ -286,30 +287,7 @@ def test_scatter_counts_the_files_above_the_line():
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Chromium with a log of every request and console message."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "autoplay-policy=no-user-gesture-required",
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    session = chromium.start(tmp_path_factory.mktemp("chromium"), log=True)
     session.set_script_timeout(60)
     session.get("about:blank")
     session.get_log("performance")  # the browser's own start page

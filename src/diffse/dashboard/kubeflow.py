@@ -10,7 +10,7 @@ from diffse.dashboard.entries import KUBEFLOW, Entry
 from diffse.errors import DiffseError
 
 HOST, NAMESPACE = "KFP_HOST", "KFP_NAMESPACE"  # variables that name the server and the namespace
-TOKEN = "KFP_TOKEN"
+TOKEN = "DIFFSE_KFP_TOKEN"  # that of the submission
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
 PAGE, MOST = 100, 1000  # runs asked for at once and at all
 STATES = {
