@@ -8,6 +8,7 @@ import torch
 from test_samplers import MU_0, complex_noise, drawing, law, snr_db
 from torch import Tensor
 
+from diffse.multistep import multistep
 from diffse.processes import OUVE, SBVE
 from diffse.samplers import (
     bridge_ode,
@@ -112,9 +113,16 @@ SAMPLERS = {  # sampler, process, network calls (None: error control decides)
     "ode without last step": (partial(ODE, denoise_last=False, rtol=1e-3), OUVE(), None),
     "bridge ode": (lambda d, p, y, draw: bridge_ode(d, p, y, steps=6), SBVE(), 6),
     "bridge sde": (partial(bridge_sde, steps=6, result="estimate", grid="cosine"), SBVE(), 6),
+    "multistep": (partial(multistep, steps=6), OUVE(), 6),
+    "multistep of order 1 with noise": (
+        partial(multistep, steps=4, order=1, eta=0.5, grid="cosine"),
+        OUVE(),
+        4,
+    ),
+    "multistep on the bridge": (partial(multistep, steps=6), SBVE(), 6),
     "direct": (lambda d, p, y, draw: direct(d, y), None, 1),
 }
-WITHOUT_DRAWS = {"bridge ode", "direct"}
+WITHOUT_DRAWS = {"bridge ode", "multistep on the bridge", "direct"}
 
 
 def sample(name: str, y: Tensor, draw: Callable[[], Tensor]) -> tuple[Tensor, int]:

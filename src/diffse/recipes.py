@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from diffse import (
     checkpoint,
     edm2se,
+    multistep,
     objectives,
     posterior,
     posthoc,
@@ -210,6 +211,7 @@ def build_sampler(setting: settings.Sampler, train: settings.Train, objective: O
 _SAMPLING = {
     settings.PredictorCorrector: lambda d, p, y, draw, o: samplers.predictor_corrector(d, p, y, draw, **o),
     settings.ProbabilityFlowODE: lambda d, p, y, draw, o: samplers.probability_flow_ode(d, p, y, draw, **o),
+    settings.Multistep: lambda d, p, y, draw, o: multistep.multistep(d, p, y, draw, **o),
     settings.BridgeODE: lambda d, p, y, draw, o: samplers.bridge_ode(d, p, y, **o),
     settings.BridgeSDE: lambda d, p, y, draw, o: samplers.bridge_sde(d, p, y, draw, **o),
     settings.Direct: lambda d, p, y, draw, o: samplers.direct(d, y),

@@ -174,6 +174,9 @@ from diffse.settings_systems import (
     External as External,
 )
 from diffse.settings_systems import (
+    Multistep as Multistep,
+)
+from diffse.settings_systems import (
     NoProcess as NoProcess,
 )
 from diffse.settings_systems import (

@@ -21,8 +21,8 @@ _PROCESSES_OF = {
     systems.ELBO: ((systems.NoProcess,), "it models clean speech without a diffusion"),
 }
 _SAMPLERS_OF = {
-    systems.OUVE: (systems.PredictorCorrector, systems.ProbabilityFlowODE, systems.EM),
-    systems.SBVE: (systems.BridgeODE, systems.BridgeSDE),
+    systems.OUVE: (systems.PredictorCorrector, systems.ProbabilityFlowODE, systems.Multistep, systems.EM),
+    systems.SBVE: (systems.BridgeODE, systems.BridgeSDE, systems.Multistep),
     systems.NoProcess: (systems.Direct, systems.VEM),
 }
 # Networks that predict without a state and a time, whatever their settings say.
@@ -146,7 +146,10 @@ def _check_numbers(train: systems.Train, where: str) -> None:
 def _check_times(train: systems.Train, sampler: object, where: str) -> None:
     """Last times at which the network or the score cannot be had."""
     zero = getattr(sampler, "t_eps", 1.0) == 0
-    if zero and isinstance(sampler, systems.PredictorCorrector | systems.ProbabilityFlowODE):
+    if getattr(sampler, "t_start", 1.0) <= getattr(sampler, "t_eps", 0.0):
+        raise DiffseError(f"{where}: t_start must lie above t_eps; sampling goes from the former to the latter")
+    bounded = systems.PredictorCorrector | systems.ProbabilityFlowODE
+    if zero and (isinstance(sampler, bounded) or _multistep_of_score(train, sampler)):
         raise DiffseError(f"{where}: t_eps 0 is where the score has no bound; choose more, as 0.03")
     if zero and isinstance(sampler, systems.EM) and sampler.grid == "linspace":
         raise DiffseError(f"{where}: t_eps 0 is where the score has no bound; choose more, as 0.03")
@@ -154,6 +157,10 @@ def _check_times(train: systems.Train, sampler: object, where: str) -> None:
         raise DiffseError(
             f"{where}: evaluate_at 'target' calls the network at t_eps, which must be more than 0"
         )
+
+
+def _multistep_of_score(train: systems.Train, sampler: object) -> bool:
+    return isinstance(sampler, systems.Multistep) and isinstance(train.process, systems.OUVE)
 
 
 def _check_average(average: systems.PowerEMA, where: str) -> None:

@@ -116,6 +116,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     # sampling, evaluation and report
     "corrector_steps": _NOT_NEGATIVE,
     "t_eps": (0, 0.999),
+    "t_start": (1e-3, 1),
+    "eta": _SHARE,
     "rtol": _POSITIVE,
     "atol": _POSITIVE,
     "last_dt": _POSITIVE,

@@ -257,6 +257,19 @@ class ProbabilityFlowODE:
 
 
 @dataclass(frozen=True)
+class Multistep:
+    """Exponential steps with a memory of the last estimate: few network calls, for any process."""
+
+    name: Literal["multistep"] = "multistep"
+    steps: int = 10
+    order: Literal[1, 2] = 2
+    eta: float = 0.0  # 0: probability-flow ODE, 1: reverse SDE
+    t_start: float = 1.0
+    t_eps: float = 0.03
+    grid: Grid = "uniform"
+
+
+@dataclass(frozen=True)
 class BridgeODE:
     """Probability-flow ODE of the bridge (paper 000, eq. 20)."""
 
@@ -322,7 +335,7 @@ class VEM:
     gradient_steps: int = 5  # of Adam in each E-step; with fewer the noise model takes the speech
 
 
-Sampler = PredictorCorrector | ProbabilityFlowODE | BridgeODE | BridgeSDE | Direct | EM | VEM
+Sampler = PredictorCorrector | ProbabilityFlowODE | Multistep | BridgeODE | BridgeSDE | Direct | EM | VEM
 
 
 @dataclass(frozen=True)
