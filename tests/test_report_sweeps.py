@@ -132,6 +132,21 @@ def test_the_sections_are_accessible(made):
     assert {one["scope"] for one in inner.all("th")} == {"col", "row"}
 
 
+def test_of_several_samplers_the_front_is_named():
+    rows = [INPUT]
+    for family, scores in (("slow", (3.0, 5.0, 4.0)), ("quick", (2.0, 6.0, 5.5))):
+        rows += [
+            trial(f"{family}, {n} steps", n, s, 0.5) | {"family": family}
+            for n, s in zip((1, 2, 4), scores, strict=True)
+        ]
+    found = trials.parse(summary("sweep", "fine", rows, over="steps"))
+    text = " ".join(sweeps.sentences(found))
+    assert "from few evaluations to many: slow, 1 steps, quick, 2 steps." in text
+    assert "ESTOI than" not in text  # all equal: the first alone
+    chart = sweeps.charts(found)[0]
+    assert [series.name for series in chart.series] == ["slow", "quick"]
+
+
 def test_the_page_says_what_was_found(made):
     page, text = page_of(made[1]), text_of(page_of(made[1]))
     assert f"fine: {GOOD} at different numbers of sampling steps" in text

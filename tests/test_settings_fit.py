@@ -20,7 +20,7 @@ UNFIT = [
     ({"process": {"name": "sbve"}, "objective": {"name": "denoising"}}, BRIDGE, "x_0 cannot be had"),
     ({"process": {"name": "ouve"}, "objective": {"name": "edm2se"}}, PC, "derived for the bridge"),
     ({**SCORE, "process": {"name": "none"}}, DIRECT, "does not fit process 'none'"),
-    ({**SCORE}, BRIDGE, "sampler 'bridge_ode' does not fit process 'ouve' (allowed: pc, ode, em)"),
+    ({**SCORE}, BRIDGE, "sampler 'bridge_ode' does not fit process 'ouve' (allowed: pc, ode, multistep, em)"),
     ({**SCORE, "objective": {"name": "score_matching", "prior": True}}, PC, "a prior of clean speech knows"),
     ({**SCORE}, {"name": "em"}, "'em' needs a prior of clean speech"),
     ({**SCORE}, {**PC, "predictor": "none", "corrector": "none"}, "neither predictor nor corrector"),

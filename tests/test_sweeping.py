@@ -111,6 +111,25 @@ def pair(root: Path, utterance: str) -> tuple[np.ndarray, np.ndarray, int]:
     return *shards.read_pair(folder, row), int(row["rate"])
 
 
+def test_samplers_are_compared_at_every_number_of_steps(root):
+    samplers = {"own": {"name": "pc", "steps": 9}, "few": {"name": "multistep"}}
+    params = write_params(root, sweeps__steps__samplers=samplers)
+    sweeping.run(params, "steps", root)
+    found = {trial["name"]: trial for trial in summary_of(paths.sweep(root, "steps"))["trials"]}
+    assert list(found) == ["unprocessed input", "own, 1 step", "own, 4 steps", "few, 1 step", "few, 4 steps"]
+    assert [trial["evaluations"] for trial in found.values()] == [None, 3, 9, 2, 5]
+    system = enhancer.Enhancer.from_checkpoint(
+        paths.model(root, "storm.toy"), sampler=params.sweeps["steps"].samplers["few"], steps=4
+    )
+    for score in found["few, 4 steps"]["scores"]:
+        clean, noisy, rate = pair(root, score["id"])
+        expected = score_pair(clean, noisy, system(noisy, rate, score["id"]), rate, ("si_sdr",))["si_sdr"]
+        assert score["si_sdr"] == pytest.approx(expected, abs=1e-3)
+    figure = (paths.sweep(root, "steps") / "figure.svg").read_text()
+    assert "network evaluations (log scale)" in figure
+    assert "few, 4 steps" in figure
+
+
 def test_the_table_holds_means_intervals_and_the_input(root):
     sweeping.run(write_params(root), "steps", root)
     summary = summary_of(paths.sweep(root, "steps"))
@@ -259,6 +278,16 @@ MISTAKES = [
         "steps",
         {"sweeps__steps__metrics": ["peqs"]},
         "sweeps.steps.metrics: 'peqs' is not a metric (allowed: pesq",
+    ),
+    (
+        "steps",
+        {"sweeps__steps__samplers": {"x": {"name": "bridge_ode"}}},
+        "sweeps.steps.samplers.x: sampler 'bridge_ode' does not fit process 'ouve'",
+    ),
+    (
+        "ema",
+        {"sweeps__ema__samplers": {"x": {"name": "pc"}}},
+        "sweeps.ema.samplers: they are run at numbers of steps",
     ),
     ("ema", {"sweeps__ema__values": [0.001, 0.05]}, "sweeps.ema.values: 0.001 cannot be had: "),
     (

@@ -54,6 +54,13 @@ def _check_trial(params: "Params", item: systems.Sweep | systems.Swap, where: st
                 f"{where}.{key} '{getattr(item, key)}' is no system that is trained (<recipe>.<corpus> of "
                 "recipes and train_corpora); select it there, or take this entry out"
             )
+    if getattr(item, "samplers", None):
+        if item.over != "steps":
+            raise DiffseError(
+                f"{where}.samplers: they are run at numbers of steps; take them out, or over: steps"
+            )
+        for name, sampler in item.samplers.items():
+            check_sampler(params.train[item.system.partition(".")[0]], sampler, f"{where}.samplers.{name}")
 
 
 def _check_selection(params: "Params", path: Path | str) -> None:

@@ -4,7 +4,7 @@ Each dataclass mirrors what `recipes.py` builds from it; the first field is the 
 chooses. Defaults are the published values. Presets of whole systems are in `presets.yaml`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from diffse.settings_networks import NCSNpp, Network
@@ -381,6 +381,7 @@ class Sweep:
     corpus: str
     over: Literal["steps", "ema"] = "steps"
     values: tuple[float, ...] = (1, 2, 5, 10, 30)  # steps, or relative lengths of the average (0: none)
+    samplers: dict[str, Sampler] = field(default_factory=dict)  # each at every number of steps
     split: Literal["valid", "test"] = "valid"
     files: int = 20
     metrics: tuple[str, ...] = ("pesq", "estoi", "si_sdr")

@@ -28,7 +28,12 @@ def run(params: settings.Params, name: str, root: Path) -> dict[str, Any]:
     values = sorted(set(sweep.values))
     if not values:
         raise DiffseError(f"{entry}.values: there are none; list at least one")
-    variants = [prepare(entry, model, base, value) for value in values]
+    samplers = sweep.samplers or {"": base.sampler}
+    variants = [
+        prepare(entry, model, dataclasses.replace(base, sampler=sampler), value, name)
+        for name, sampler in samplers.items()
+        for value in values
+    ]
     plan = trials.Plan(
         entry=entry,
         files=trials.choose(root, sweep.corpus, sweep.split, sweep.files),
@@ -38,12 +43,16 @@ def run(params: settings.Params, name: str, root: Path) -> dict[str, Any]:
         tools=tools.find(params.evaluate, sweep.metrics, root),
     )
     facts = {"kind": "sweep", "name": name, "sampler": to_plain(base.sampler)}
+    if sweep.samplers:
+        facts["sampler"] = {name: to_plain(sampler) for name, sampler in sweep.samplers.items()}
     facts |= {key: getattr(sweep, key) for key in ("system", "corpus", "over", "split")}
     folder = paths.sweep(root, name)
     return trials.record(trials.write(folder, plan, trials.measure(plan, folder), facts))
 
 
-def _of_steps(entry: str, model: Path, base: settings.Enhance, value: float) -> trials.Variant:
+def _of_steps(
+    entry: str, model: Path, base: settings.Enhance, value: float, family: str = ""
+) -> trials.Variant:
     if not hasattr(base.sampler, "steps"):
         raise DiffseError(f"{entry}: sampler '{base.sampler.name}' has no number of steps to change")
     if value != int(value) or value < 1:
@@ -51,10 +60,12 @@ def _of_steps(entry: str, model: Path, base: settings.Enhance, value: float) -> 
     sampler = dataclasses.replace(base.sampler, steps=int(value))
     enhance = dataclasses.replace(base, sampler=sampler)
     plural = "step" if value == 1 else "steps"
-    return _variant(f"{value:.0f} {plural}", value, model, model / enhance.weights, enhance)
+    name = f"{family}, {value:.0f} {plural}" if family else f"{value:.0f} {plural}"
+    variant = _variant(name, value, model, model / enhance.weights, enhance)
+    return dataclasses.replace(variant, family=family)
 
 
-def _of_ema(entry: str, model: Path, base: settings.Enhance, value: float) -> trials.Variant:
+def _of_ema(entry: str, model: Path, base: settings.Enhance, value: float, _: str = "") -> trials.Variant:
     """The weights averaged over the relative length `value`; 0: as training left them."""
     if value == 0:
         raw = model / "raw"

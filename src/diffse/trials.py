@@ -55,6 +55,7 @@ class Variant:
     value: float | None
     made_from: dict[str, Any]
     load: Callable[[], Enhancer] | None
+    family: str = ""  # variants of one name are a curve
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def measure(plan: Plan, folder: Path) -> list[dict[str, Any]]:
         for variant in plan.variants:
             key = _key(plan, variant)
             trial = known.get(key) or {"key": key} | _measured(plan, variant, workers, bar)
-            trials.append(trial | {"name": variant.name, "value": variant.value})
+            trials.append(trial | {"name": variant.name, "value": variant.value, "family": variant.family})
             storage.write_json(progress, {"format": FORMAT, "trials": trials})
     return trials
 

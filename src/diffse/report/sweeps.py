@@ -30,7 +30,25 @@ def sentences(trials: Trials) -> list[str]:
         if rows:
             best = max(rows, key=lambda row: row.metrics[name]["mean"])
             lines.append(f"{metric(name).label} is highest for {best.name}: {_mean(best, name)}.")
+        if _families(trials) and len(front := _front(rows, name)) > 1:
+            lines.append(f"No row with as few network evaluations has more {metric(name).label} than, from few "
+                         f"evaluations to many: {', '.join(row.name for row in front)}.")  # fmt: skip
     return lines
+
+
+def _families(trials: Trials) -> list[str]:
+    """Names of the samplers compared, in order; none where there is only the recipe's."""
+    return list(dict.fromkeys(row.family for row in trials.rows if row.family))
+
+
+def _front(rows: list[Trial], name: str) -> list[Trial]:
+    """The rows that are better than all with as few evaluations or fewer."""
+    front: list[Trial] = []
+    variants = [row for row in rows if not row.is_input]
+    for row in sorted(variants, key=lambda row: (row.evaluations, -row.metrics[name]["mean"])):
+        if not front or row.metrics[name]["mean"] > front[-1].metrics[name]["mean"]:
+            front.append(row)
+    return front
 
 
 def _mean(row: Trial, name: str) -> str:
@@ -89,29 +107,38 @@ def _chart(trials: Trials, name: str) -> figures.Chart | None:
     facts, how = trials.facts, metric(name)
     log = facts["over"] == "steps"
     known = [row for row in trials.rows if row.metrics[name]["mean"] is not None]
-    curve = [
-        figures.Measured(
-            row.value,
-            row.metrics[name]["mean"],
-            row.metrics[name]["low"],
-            row.metrics[name]["high"],
-            f"{row.name}: {_mean(row, name)}",
-        )
-        for row in known
-        if not row.is_input
+    families = _families(trials)
+    curves = [
+        figures.Curve(family or facts["system"], index, _points(known, name, family))
+        for index, family in enumerate(families or [""])
     ]
     level = next((row.metrics[name]["mean"] for row in known if row.is_input), None)
-    said = "; ".join(point.title for point in curve)
+    said = "; ".join(point.title for curve in curves for point in curve.points)
     if level is not None:
         said += f". Dashed: the unprocessed input, {number(level, how.digits)} {how.unit}".rstrip()
     return figures.interval_chart(
         title=how.label,
         description=f"{how.label} of {facts['system']} on {facts['corpus']}: {said}.",
-        labels=(_AXIS[facts["over"]], how.heading),
-        curves=[figures.Curve(facts["system"], 0, curve)],
+        labels=("network evaluations (log scale)" if families else _AXIS[facts["over"]], how.heading),
+        curves=curves,
         level=level,
         log=log,
     )
+
+
+def _points(rows: list[Trial], name: str, family: str) -> list[figures.Measured]:
+    """Of one sampler, over its network evaluations where there are several, else over what is varied."""
+    return [
+        figures.Measured(
+            row.evaluations if family else row.value,
+            row.metrics[name]["mean"],
+            row.metrics[name]["low"],
+            row.metrics[name]["high"],
+            f"{row.name}: {_mean(row, name)}",
+        )
+        for row in rows
+        if not row.is_input and row.family == family
+    ]
 
 
 def svg(summary: dict[str, Any]) -> str:

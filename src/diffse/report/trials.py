@@ -22,6 +22,7 @@ class Trial:
     parameters: int | None
     real_time_factor: float | None
     metrics: dict[str, dict[str, Any]]
+    family: str = ""  # rows of one name are a curve
 
     @property
     def is_input(self) -> bool:
@@ -66,7 +67,10 @@ def read(path: Path) -> Trials:
 def parse(summary: dict[str, Any]) -> Trials:
     """What `summary.json` holds."""
     names = ("name", "value", "evaluations", "parameters", "real_time_factor", "metrics")
-    rows = tuple(Trial(**{name: trial[name] for name in names}) for trial in summary["trials"])
+    rows = tuple(
+        Trial(**{name: trial[name] for name in names}, family=trial.get("family", ""))
+        for trial in summary["trials"]
+    )
     facts = {name: value for name, value in summary.items() if name != "trials"}
     wanted = ("kind", "system", "corpus", "split", "files", "confidence", "units")
     wanted += ("over",) if summary["kind"] == "sweep" else ("predictor",)
