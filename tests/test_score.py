@@ -11,7 +11,7 @@ from tiny import voice
 
 from diffse import audio, cli, settings
 from diffse.errors import DiffseError
-from diffse.metrics import folders
+from diffse.metrics import folders, results, scoring, tools
 from diffse.metrics.folders import Folders
 
 RATE = 16000
@@ -193,3 +193,15 @@ def test_mistakes_are_one_line(pair, capsys, monkeypatch, options, line):
     assert cli.main(["score", "clean", "enhanced", *options]) == 2
     error = capsys.readouterr().err
     assert line in error and error.count("\n") == 1
+
+
+def test_the_table_is_what_pandas_would_write(tmp_path):
+    """Commas, quotes, line breaks, gaps and numbers of NumPy."""
+    facts = {"id": 'a, "b"\nc', "snr_db": np.float32(2.5), "speaker": None, "n": np.int64(3)}
+    scores = {"si_sdr": float("nan"), "si_sdr_reason": "silent, all of it", "lsd": 1 / 3, "lsd_reason": ""}
+    plan = scoring.Plan.of(("si_sdr", "lsd"), tools.NONE, False)
+    results.write(tmp_path / "out", [facts | scores], list(facts), plan, {})
+    expected = pandas.DataFrame([facts | scores]).to_csv(
+        index=False, float_format="%.6f", lineterminator="\n", encoding="utf-8"
+    )
+    assert (tmp_path / "out/per_file.csv").read_text() == expected

@@ -1,12 +1,16 @@
 """Scores the plain way: one file after another, one frame after another, everything computed anew.
 
-`published` is what the evaluation scripts of the published systems do with a folder (PESQ, ESTOI and the three
-scale-invariant ratios by the usual libraries). The measures of Hu and Loizou (2008) are written out with loops,
-as their published program has them.
+`published` is what the evaluation scripts of the published systems do with a folder: PESQ, ESTOI and the three
+scale-invariant ratios by the usual libraries, and DNSMOS by the wheel `speechmos`. The measures of Hu and
+Loizou (2008) are written out with loops, as their published program has them.
 """
 
 import math
+import os
+import sys
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import soundfile
@@ -37,18 +41,71 @@ def energy_ratios(s_hat: np.ndarray, s: np.ndarray, n: np.ndarray) -> tuple[floa
     )
 
 
-def published(clean: Path, noisy: Path, enhanced: Path) -> dict[str, list[float]]:
-    """PESQ, ESTOI, SI-SDR, SI-SIR and SI-SAR of the files of three folders, in the order of their names."""
-    scores: dict[str, list[float]] = {name: [] for name in ("pesq", "estoi", "si_sdr", "si_sir", "si_sar")}
+RATIOS = ("si_sdr", "si_sir", "si_sar")
+OPINIONS = {"sig": "dnsmos_sig", "bak": "dnsmos_bak", "ovrl": "dnsmos_ovrl", "p808": "dnsmos_p808"}
+
+
+def published(
+    clean: Path, noisy: Path, enhanced: Path, metrics: tuple[str, ...] = ("pesq", "estoi", *RATIOS)
+) -> dict[str, list[float]]:
+    """Scores of the files of three folders by the libraries, in the order of their names."""
+    scores: dict[str, list[float]] = {}
     for path in sorted(noisy.iterdir()):
         x, rate = soundfile.read(clean / path.name)
         y, _ = soundfile.read(path)
         x_hat, _ = soundfile.read(enhanced / path.name)
-        scores["pesq"].append(pesq(16000, x, x_hat, "wb"))
-        scores["estoi"].append(stoi(x, x_hat, rate, extended=True))
-        for place, name in enumerate(("si_sdr", "si_sir", "si_sar")):
-            scores[name].append(energy_ratios(x_hat, x, y - x)[place])
+        for name, value in scored(x, y, x_hat, rate, metrics).items():
+            scores.setdefault(name, []).append(value)
     return scores
+
+
+def scored(
+    x: np.ndarray, y: np.ndarray, x_hat: np.ndarray, rate: int, metrics: tuple[str, ...]
+) -> dict[str, float]:
+    """Scores of one file: clean x, noisy y and enhanced x_hat [samples]."""
+    found = {}
+    if "pesq" in metrics:
+        found["pesq"] = pesq(16000, x, x_hat, "wb")
+    if "estoi" in metrics:
+        found["estoi"] = stoi(x, x_hat, rate, extended=True)
+    if any(name in metrics for name in RATIOS):
+        ratios = zip(RATIOS, energy_ratios(x_hat, x, y - x), strict=True)
+        found |= {name: value for name, value in ratios if name in metrics}
+    if "dnsmos" in metrics:
+        opinions = _speechmos().run(x_hat, rate)
+        found |= {name: float(opinions[f"{kind}_mos"]) for kind, name in OPINIONS.items()}
+    return found
+
+
+@cache
+def _speechmos() -> ModuleType:
+    """The wheel's own program, with the two functions of librosa that it calls: librosa is not installed."""
+    if "librosa" not in sys.modules:
+        feature = SimpleNamespace(melspectrogram=_mel_spectrogram)
+        sys.modules["librosa"] = SimpleNamespace(feature=feature, power_to_db=_power_to_db)
+    from speechmos import dnsmos
+
+    if os.environ.get("OMP_NUM_THREADS") == "1":  # onnxruntime does not look at it
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = partial(onnxruntime.InferenceSession, sess_options=options)
+        dnsmos.ort = SimpleNamespace(InferenceSession=session)
+    return dnsmos
+
+
+def _mel_spectrogram(y: np.ndarray, sr: int, n_fft: int, hop_length: int, n_mels: int) -> np.ndarray:
+    from diffse.metrics.mel import mel_filters
+
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(y, n_fft // 2), n_fft)[::hop_length]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    return mel_filters(sr, n_fft, n_mels, sr / 2) @ (np.abs(np.fft.rfft(frames * window, axis=1)) ** 2).T
+
+
+def _power_to_db(power: np.ndarray, ref: object) -> np.ndarray:
+    decibels = 10 * np.log10(np.maximum(power, 1e-10))
+    return np.maximum(decibels - decibels.max(), -80.0)
 
 
 def framed(x: np.ndarray, rate: int) -> list[np.ndarray]:

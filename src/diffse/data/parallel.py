@@ -13,7 +13,7 @@ from typing import Any
 
 from diffse.errors import DiffseError
 
-_PENDING = 2  # chunks per process that may wait for the consumer, which bounds memory
+_AHEAD = 2  # chunks per process that may wait for the consumer, which bounds memory
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -43,10 +43,13 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any], chunk: int = 1) -> Iterator[Any]:
+    def map(
+        self, function: Callable[[Any], Any], items: Iterable[Any], chunk: int = 1, ahead: int = _AHEAD
+    ) -> Iterator[Any]:
         """Yield function(item) for each item in order; `function` must be importable.
 
-        Only a few chunks of items are under way at a time, so a slow consumer bounds the memory. Close the
+        Only `ahead` chunks of items per process are under way at a time, so a slow consumer bounds the memory;
+        more of them keep processes busy where one item takes much longer than the others. Close the
         iterator (contextlib.closing) where what workers write must be complete before the consumer goes on
         after an error. DiffseError when a worker dies.
         """
@@ -56,15 +59,15 @@ class Workers:
             # spawn: a forked child inherits locks that other threads of the parent may hold
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.processes, context, initializer=_settle)
-        return self._stream(self._pool, function, iter(items), chunk)
+        return self._stream(self._pool, function, iter(items), chunk, ahead * self.processes)
 
     def _stream(
-        self, pool: ProcessPoolExecutor, function: Callable, items: Iterator, chunk: int
+        self, pool: ProcessPoolExecutor, function: Callable, items: Iterator, chunk: int, most: int
     ) -> Iterator[Any]:
         pending: deque = deque()
         try:
             while True:
-                while len(pending) < _PENDING * self.processes and (batch := list(islice(items, chunk))):
+                while len(pending) < most and (batch := list(islice(items, chunk))):
                     pending.append(pool.submit(_apply, function, batch))
                 if not pending:
                     return

@@ -103,7 +103,7 @@ def _utterances(
             {name: row[name] for name in facts},
             partial(read_signals, folder, row, enhanced, outputs[row["id"]]),
             str(row.get("text") or "") or texts.get(row["id"], ""),
-            row["n_samples"],
+            size=row["n_samples"],
         )
         for row in found
     ]

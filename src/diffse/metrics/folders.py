@@ -95,7 +95,9 @@ def _pairs(folders: Folders, texts: dict[str, str]) -> tuple[list[Utterance], di
     for name in both:
         third = noisy[name][0] if noisy and name in noisy else None
         read = partial(read_signals, clean[name][0], third, enhanced[name][0], folders.trim)
-        utterances.append(Utterance({"id": name}, read, texts.get(name, ""), enhanced[name][0].stat().st_size))
+        utterances.append(
+            Utterance({"id": name}, read, texts.get(name, ""), size=enhanced[name][0].stat().st_size)
+        )
     lines = {
         kind: f"{len(names)} files {what} ({_named(names)})" for kind, (names, what) in trouble.items() if names
     }

@@ -1,5 +1,6 @@
 """per_file.csv and summary.json: the scores of one system."""
 
+import csv
 import logging
 from collections import Counter
 from pathlib import Path
@@ -45,15 +46,21 @@ def _entry(
 
 def write(folder: Path, rows: list[dict], facts: list[str], plan: Plan, summary: dict[str, Any]) -> None:
     """Write both files as `folder`, which they replace. `facts`: columns before the scores."""
-    import pandas
-
     names = [column.name for column in table.columns(plan.metrics)]
-    scores = [part for name in names for part in (name, f"{name}_reason")]
-    frame = pandas.DataFrame(rows, columns=[*facts, *scores])
+    columns = [*facts, *(part for name in names for part in (name, f"{name}_reason"))]
     with storage.atomic_folder(folder) as temporary:
-        number = f"%.{_DIGITS}f"
-        frame.to_csv(temporary / "per_file.csv", index=False, float_format=number, lineterminator="\n")
+        with open(temporary / "per_file.csv", "w", encoding="utf-8", newline="") as stream:
+            written = csv.writer(stream, lineterminator="\n")
+            written.writerow(columns)
+            written.writerows([_cell(row[name]) for name in columns] for row in rows)
         storage.write_json(temporary / "summary.json", summary)
+
+
+def _cell(value: Any) -> str:
+    """A value as text; "" for what is missing."""
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else f"{value:.{_DIGITS}f}"
+    return "" if value is None else str(value)
 
 
 def say_gaps(what: str, metrics: dict[str, dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,22 @@ from diffse.metrics.tools import Tools
 from diffse.progress import tqdm
 
 Signals = tuple[np.ndarray, np.ndarray | None, np.ndarray, int]  # clean, noisy, enhanced [samples], Hz
-_SHARED = ("metrics.checks", "metrics.frames", "metrics.mel", "metrics.segmental", "audio")
+_SHARED = ("metrics.checks", "metrics.frames", "metrics.mel", "metrics.p835", "metrics.segmental", "audio")
 _WRITTEN_AT_ONCE = 64  # utterances
+_AHEAD = 16  # utterances per process: their costs differ tenfold, and their scores are small
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One row of the table. `facts` begin with its id; `read` gives its signals, or raises Missing."""
+    """One row of the table. `facts` begin with its id; `read` gives its signals, or raises Missing.
+
+    `text`: what was said; `heard`: what a program recognised.
+    """
 
     facts: dict[str, Any]
     read: Callable[[], Signals]
     text: str = ""
+    heard: str | None = None
     size: int = 0  # samples; the longest are scored first
 
     @property
@@ -80,10 +85,11 @@ def rows(
     """Rows of per_file.csv, ordered by id. `heard`: transcripts that a program gave, by id."""
     # the longest first, so that no process is left alone with one at the end
     jobs = sorted(utterances, key=lambda utterance: (-utterance.size, utterance.id))
+    jobs = [replace(job, heard=heard[job.id]) if heard and job.id in heard else job for job in jobs]
     found, fresh = [], {}
     cache = None if plan.cache is None else score_cache.opened(plan.cache)
-    score = functools.partial(score_one, plan=plan, heard=heard or {})
-    with closing(workers.map(score, jobs)) as scored:
+    score = functools.partial(score_one, plan=plan)
+    with closing(workers.map(score, jobs, ahead=_AHEAD)) as scored:
         for row, entries in tqdm(scored, title, len(jobs), unit="file", disable=None if title else True):
             found.append(row)
             fresh |= entries
@@ -95,9 +101,7 @@ def rows(
     return sorted(found, key=lambda row: row["id"])
 
 
-def score_one(
-    utterance: Utterance, plan: Plan, heard: dict[str, str]
-) -> tuple[dict[str, Any], dict[str, Scores]]:
+def score_one(utterance: Utterance, plan: Plan) -> tuple[dict[str, Any], dict[str, Scores]]:
     """Row of one utterance and the scores that are new, by key; runs in a worker process."""
     row = dict(utterance.facts)
     try:
@@ -107,7 +111,7 @@ def score_one(
             gaps = [float("nan")] * len(table.find(name).columns)
             row |= as_columns(name, (gaps, missing.reason))
         return row, {}
-    pair = Pair(clean, noisy, enhanced, rate, utterance.text, heard.get(utterance.id), plan.tools)
+    pair = Pair(clean, noisy, enhanced, rate, utterance.text, utterance.heard, plan.tools)
     keys = {} if plan.cache is None else _keys(pair, plan)
     if keys:
         known = score_cache.opened(plan.cache).get(keys.values())
