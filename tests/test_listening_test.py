@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -121,6 +122,13 @@ def test_the_configuration_is_one_of_webmushra(made):
         assert len(page["stimuli"]) <= 12
         for path in (page["reference"], *page["stimuli"].values()):
             assert (folder / "webmushra" / path).is_file()
+
+
+def test_the_configuration_is_in_the_part_of_yaml_that_webmushra_reads(made):
+    """Its reader, yamljs, knows no texts over several lines, nor lists that begin on the line of their dash."""
+    lines = (made[2] / "webmushra" / "configs" / "pilot.yaml").read_text("utf-8").splitlines()
+    assert [line for line in lines if not re.fullmatch(r" *(- )?(\w+:.*|random)|-", line)] == []
+    assert lines[lines.index("-") + 1] == "  - random"
 
 
 def test_stimuli_have_one_length_rate_and_loudness(made):

@@ -253,4 +253,7 @@ def _write_yaml(path: Path, value: dict[str, Any]) -> None:
     import yaml
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    # yamljs, with which webMUSHRA reads it, takes the line breaks of a folded text for its own, and a list that
+    # begins on the line of its dash for a text
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1_000_000)
+    path.write_text(text.replace("\n- - ", "\n-\n  - "), encoding="utf-8")
