@@ -21,7 +21,8 @@ from diffse.metrics.tools import Tools
 from diffse.progress import tqdm
 
 Signals = tuple[np.ndarray, np.ndarray | None, np.ndarray, int]  # clean, noisy, enhanced [samples], Hz
-_SHARED = ("metrics.checks", "metrics.frames", "metrics.mel", "metrics.p835", "metrics.segmental", "audio")
+_SHARED = ("metrics.checks", "metrics.frames", "metrics.mel", "metrics.onnx_parts", "metrics.p835")
+_SHARED += ("metrics.segmental", "audio")
 _WRITTEN_AT_ONCE = 64  # utterances
 _AHEAD = 16  # utterances per process: their costs differ tenfold, and their scores are small
 
