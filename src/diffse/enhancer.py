@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from diffse import audio, chunking, recipes, settings
+from diffse.compiling import compile_
 from diffse.errors import DiffseError
 from diffse.precision import Precision, autocast
 from diffse.spectrogram import pad_frames
@@ -53,6 +54,10 @@ class Enhancer:
         self.seed = system.enhance.seed if seed is None else seed
         self.batch = batch or system.enhance.batch
         self.precision = precision or system.enhance.precision
+        if self.device.type == "cpu" and self.precision == "bfloat16":
+            system.network.to(memory_format=torch.channels_last)  # its units are fed without reordering
+        if system.enhance.compile:
+            compile_(system.network)
         self._counted = _Counted(system.objective, autocast(self.device, self.precision))
         self._sample = recipes.build_sampler(system.enhance.sampler, system.train, self._counted)
         self._multiple = math.lcm(BLOCK, system.network.frame_multiple)

@@ -9,8 +9,6 @@ from typing import Literal
 
 from diffse.settings_networks import NCSNpp, Network
 
-# ---------------------------------------------------------------------------------------------- transform
-
 
 @dataclass(frozen=True)
 class Stft:
@@ -216,6 +214,7 @@ class Train:
     precision: Precision = "auto"  # auto: bfloat16 on a GPU, else float32
     seed: int = 0
     recompute: bool = False  # features again in the backward pass: about half the memory, a third more time
+    compile: bool = False  # the network, at its first step
     threads: int = 0  # CPU threads; 0: torch's choice
     checkpoint_every: int = 1000
     validate_every: int = 5000
@@ -352,6 +351,7 @@ class Enhance:
     weights: Literal["best", "last"] = "best"
     ema: float | None = None  # length of a power-function average to reconstruct instead
     precision: Precision = "float32"  # bfloat16 is faster and changes the result a little
+    compile: bool = False  # the networks, at their first call
 
 
 @dataclass(frozen=True)

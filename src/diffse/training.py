@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diffse import checkpoint, pages, paths, posthoc, precision, recipes, settings
+from diffse.compiling import compile_
 from diffse.data import cache_reader
 from diffse.data.batches import Prefetcher
 from diffse.distributed import Processes
@@ -39,7 +40,7 @@ from diffse.validating import Validator
 
 STATE = "state.pt"
 # Settings that change how a run is watched but not what it learns.
-_WATCHING = ("paper", "checkpoint_every", "threads", "recompute")
+_WATCHING = ("paper", "checkpoint_every", "threads", "recompute", "compile")
 
 
 def run(params: settings.Params, system: str, root: Path) -> dict:
@@ -126,6 +127,8 @@ class Trainer:
         network = recipes.build_network(train, self.stft).to(self.processes.device)
         if train.recompute:
             recompute(network)
+        if train.compile:
+            compile_(network, fixed_size=True)
         trainable = [p for p in network.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(trainable, lr=train.lr, betas=train.betas, fused=True)
         if train.power_ema is None:
