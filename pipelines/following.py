@@ -23,7 +23,7 @@ def show(api: Api, run_id: str) -> int:
     for task in _steps(run, names):
         state, took = task.state or "PENDING", _duration(task.start_time, task.end_time)
         print(f"  {state.lower():<10} {_name(task, names)}{took}")
-    return _conclude(api, run, names) if run.state in FINISHED else 0
+    return _conclude(api, run, names) if run.state in ("FAILED", "CANCELED") else 0
 
 
 def follow(api: Api, run_id: str) -> int:

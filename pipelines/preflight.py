@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffse import paths, settings, storage
+from diffse import objects, settings
 from diffse.errors import DiffseError
 from pipelines import graph, registry
 from pipelines.api import Api, Refused, is_loopback
 
 NAMES = ("settings", "host", "rights", "image", "storage", "sources")
 ATTEMPTS, ANSWER = 2, 10.0  # a check is to take seconds
+UNNAMED_VERSION = (
+    "; Kubeflow's cache does not see that this tag is moved to other code: name its digest, or --no-cache"
+)
 
 
 class NotChecked(Exception):
@@ -110,15 +113,17 @@ def _in_the_open(host: str) -> bool:
 # ------------------------------------------------------------------------------------- what the steps need
 
 
-def images(names: Iterable[str]) -> list[Check]:
-    """Each image is in its registry."""
+def images(names: Iterable[str], cached: bool = False) -> list[Check]:
+    """Each image is in its registry. `cached`: Kubeflow may reuse what an image of that name made."""
 
     def check(image: str) -> Callable[[], str]:
+        more = UNNAMED_VERSION if cached and "@sha256:" not in image else ""
+
         def ask() -> str:
             try:
-                return registry.find(image)
+                return registry.find(image) + more
             except registry.Unknown as reason:
-                raise NotChecked(f"{image}: {reason}") from None
+                raise NotChecked(f"{image}: {reason}{more}") from None
 
         return ask
 
@@ -130,7 +135,6 @@ def storages(params: settings.Params, *more: str) -> list[Check]:
 
     Those of `more` may still be empty.
     """
-    from diffse import objects
 
     def check(url: str, may_be_empty: bool) -> Callable[[], str]:
         def read() -> str:
@@ -156,30 +160,45 @@ def _texts(value: Any) -> Iterator[str]:
 
 def sources(project: graph.Project, corpora: Iterable[str]) -> list[Check]:
     """The project that the steps will see has the same settings, and what the corpora are made from."""
-    workspace, params = Path(project.workspace), project.params
+    look = _in_a_store if objects.is_url(project.workspace) else _in_a_folder
 
     def check() -> str:
-        if not workspace.is_dir():
-            raise NotChecked(f"{workspace} is on the cluster's volume, which is not mounted here")
-        there = workspace / "params.yaml"
-        if not there.is_file():
-            raise DiffseError(f"{there}: no such file; copy the project to the volume")
-        if storage.sha256_file(there) != storage.sha256_file(project.params_file):
-            raise DiffseError(
-                f"{there} differs from {project.params_file}; copy the project to the volume again"
-            )
-        missing = [name for name in corpora if not _has_sources(params.prepare[name], workspace, name)]
+        settings_there, has_any = look(project.workspace)
+        there = f"{project.workspace}/params.yaml"
+        if settings_there is None:
+            raise DiffseError(f"{there}: no such file; copy the project there")
+        if settings_there != project.params_file.read_bytes():
+            raise DiffseError(f"{there} differs from {project.params_file}; copy the project there again")
+        wanted = [name for name in corpora if not _needs_nothing(project.params.prepare[name])]
+        missing = [place for name in wanted if not has_any(place := f"{project.workspace}/sources/{name}")]
         if missing:
-            wanted = ", ".join(str(paths.source(workspace, name)) for name in missing)
-            raise DiffseError(f"no recordings in {wanted}")
-        return str(workspace)
+            raise DiffseError(f"no recordings in {', '.join(missing)}")
+        return project.workspace
 
     return [("sources", check)]
 
 
-def _has_sources(corpus: Any, workspace: Path, name: str) -> bool:
-    """Whether a corpus has something to be made from: recordings here or on S3, or it makes its own."""
-    if corpus.kind == "demo" or any(text.startswith("s3://") for text in _texts(dataclasses.asdict(corpus))):
-        return True
-    folder = paths.source(workspace, name)
-    return folder.is_dir() and any(os.scandir(folder))
+Found = tuple[bytes | None, Callable[[str], bool]]  # params.yaml there; whether there is anything in a place
+
+
+def _in_a_folder(workspace: str) -> Found:
+    if not Path(workspace).is_dir():
+        raise NotChecked(f"{workspace} is on the cluster's volume, which is not mounted here")
+    there = Path(workspace, "params.yaml")
+    return (
+        there.read_bytes() if there.is_file() else None,
+        lambda place: Path(place).is_dir() and any(os.scandir(place)),
+    )
+
+
+def _in_a_store(workspace: str) -> Found:
+    there = f"{workspace}/params.yaml"
+    return (
+        objects.read(there) if objects.exists(there) else None,
+        lambda place: next(objects.listing(place), None) is not None,
+    )
+
+
+def _needs_nothing(corpus: Any) -> bool:
+    """Whether a corpus makes its own recordings, or names a place of them on S3."""
+    return corpus.kind == "demo" or any(text.startswith("s3://") for text in _texts(dataclasses.asdict(corpus)))

@@ -57,10 +57,13 @@ def _allowed(part: str, low: int, high: int, words: list[str]) -> bool:
     return low <= ends[0] <= ends[-1] <= high
 
 
-def replace(api: Api, name: str, cron: str, wanted: kfp_server_api.V2beta1RecurringRun) -> tuple[Any, bool]:
-    """Make `wanted` the only schedule called `name` in its experiment; it, and whether it was made now.
+def replace(
+    api: Api, name: str, cron: str, wanted: kfp_server_api.V2beta1RecurringRun
+) -> tuple[Any, bool, int]:
+    """Make `wanted` the only schedule called `name` in its experiment.
 
-    The new one is there before the old one goes: an evaluation may run twice, but is never left out.
+    Returns it, whether it was made now, and how many others had to go. It is there before they go: an
+    evaluation may run twice, but is never left out.
     """
     wanted.display_name = name
     wanted.trigger = kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=cron))
@@ -73,8 +76,7 @@ def replace(api: Api, name: str, cron: str, wanted: kfp_server_api.V2beta1Recurr
         return api.once(api.schedules.recurring_run_service_create_recurring_run, wanted)
 
     entry, made, _ = api.ensure(find, make)
-    remove(api, name, wanted.experiment_id, keep=entry.recurring_run_id)
-    return entry, made
+    return entry, made, remove(api, name, wanted.experiment_id, keep=entry.recurring_run_id)
 
 
 def remove(api: Api, name: str, experiment_id: str, keep: str = "") -> int:

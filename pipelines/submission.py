@@ -65,8 +65,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error(f"--{'status' if args.status else 'submit' if args.submit else 'check'} needs --host")
     if args.recurring and (args.wait or args.submission_id or not args.submit):
         parser.error("--recurring goes with --submit, without --wait and --submission-id")
-    if args.wait and not args.submit:
-        parser.error("--wait goes with --submit; a run that was started before is followed by --status RUN")
+    if args.wait and not (args.submit or args.status):
+        parser.error("--wait goes with --submit or --status")
     if args.submission_id and not re.fullmatch(r"[\w.-]{1,60}", args.submission_id):
         parser.error("--submission-id: letters, digits, '_', '-' and '.', at most 60")
 
@@ -77,9 +77,11 @@ def connect(args: argparse.Namespace) -> Api:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Print the state of a run; the exit code."""
+    """Print the state of a run, or follow it; the exit code."""
     args.namespace = args.namespace or places.load(args.placement).namespace
     api = connect(args)
+    if args.wait:
+        return following.follow(api, args.status)
     api.patience = dataclasses.replace(api.patience, attempts=3)
     return following.show(api, args.status)
 
@@ -118,7 +120,7 @@ def _checked(
 
     groups = [[("settings", settings_check)], preflight.Cluster(lambda: connect(args)).checks()]
     if built is not None:
-        groups += [[check] for check in preflight.images(built.package.images)]
+        groups += [[check] for check in preflight.images(built.package.images, cached=built.project.caching)]
         placement = built.project.placement
         written = (placement.pipeline_root, placement.environment.get("DIFFSE_RUNS", ""))
         groups += [[check] for check in preflight.storages(built.project.params, *written)]
@@ -238,8 +240,12 @@ def _schedule(
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=values),
         service_account=built.project.placement.service_account or None,
     )
-    entry, made = schedules.replace(api, package.name, cron, wanted)
+    entry, made, replaced = schedules.replace(api, package.name, cron, wanted)
     print(f"{package.name} at '{cron}': {'set' if made else 'unchanged'}")
+    if replaced:
+        print(
+            f"it takes the place of {replaced} in experiment '{args.experiment}'; --experiment NAME keeps both"
+        )
     print(f"schedule {entry.recurring_run_id}: {api.page_host}/#/recurringrun/details/{entry.recurring_run_id}")
     return 0
 

@@ -17,6 +17,7 @@ from http_stand_in import Answer, Fault, Request, StandIn
 from kfp_server import Server
 from submitting import FULL, PARAMS
 
+from diffse import objects
 from diffse.errors import DiffseError
 from pipelines import api, command_line, full, preflight, registry, submission
 
@@ -281,6 +282,8 @@ def test_images():
         assert image_check(f"{name}:2").startswith(f"image: failed: {name}:2 is not in the registry")
         images.open_to_all = False
         assert "not checked" in image_check(f"{name}:1")
+    (outcome,) = preflight.run([preflight.images([f"{name}:1"], cached=True)])
+    assert outcome.text.endswith("name its digest, or --no-cache")  # moving a tag is not seen by a cache
     said = image_check(f"{name}:1")
     assert "not checked" in said
     assert "cannot be reached from here (Connection refused)" in said
@@ -352,6 +355,22 @@ def test_sources(folder, tmp_path):
     (volume / "sources/near").mkdir(parents=True)
     (volume / "sources/near/a.wav").touch()
     assert "sources: ok" in said()
+
+
+def test_sources_on_s3(folder, store):
+    built, workspace = submitting.built(), f"{store}/project"
+    project = dataclasses.replace(built.project, params_file=folder / "params.yaml", workspace=workspace)
+
+    def said() -> str:
+        return str(preflight.run([preflight.sources(project, built.package.corpora)])[0])
+
+    assert said() == f"sources: failed: {workspace}/params.yaml: no such file; copy the project there"
+    objects.write(f"{workspace}/params.yaml", b"corpora: []")
+    assert f"{workspace}/params.yaml differs from {folder}/params.yaml" in said()
+    objects.write(f"{workspace}/params.yaml", (folder / "params.yaml").read_bytes())
+    assert said() == f"sources: failed: no recordings in {workspace}/sources/near"
+    objects.write(f"{workspace}/sources/near/a.wav", b"")
+    assert said() == f"sources: ok: {workspace}"
 
 
 # ------------------------------------------------------------------------------------------------ together

@@ -1,4 +1,4 @@
-"""Submitting to Kubeflow Pipelines: versions, runs that start once whatever goes wrong, schedules, status."""
+"""Starting runs on Kubeflow Pipelines: versions, and runs that start once whatever goes wrong."""
 
 import argparse
 import datetime
@@ -6,60 +6,25 @@ import email.utils
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import small_project
 import submitting
 from http_stand_in import Answer, Fault
 from kfp_server import Server
-from submitting import FULL, PARAMS
+from submitting import BUSY, FULL, PARAMS, submit
 
 from diffse.errors import DiffseError
-from pipelines import api, command_line, full, package, schedules, submission
+from pipelines import api, command_line, full, package, submission
 
 
-@pytest.fixture(scope="module")
-def built() -> submission.Built:
-    return submitting.built()
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """A project folder of its own, so that what a start leaves there is seen."""
-    small_project.write_params(tmp_path, PARAMS)
-    return tmp_path
-
-
-@pytest.fixture
-def server():
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch) -> list[float]:
-    """Nobody waits in a test; the seconds that would have passed."""
-    waited: list[float] = []
-    for variable in submitting.VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-    patience = api.Patience(answer=20.0, settle=(1.0, 1.0), sleep=waited.append)
-    monkeypatch.setattr(submission, "PATIENCE", patience)
-    return waited
+def versions(server: Server) -> list[str]:
+    return [one["name"] for one in server.versions.values()]
 
 
 def impatient(monkeypatch, answer: float) -> None:
     old = submission.PATIENCE
     monkeypatch.setattr(submission, "PATIENCE", api.Patience(answer=answer, settle=old.settle, sleep=old.sleep))
-
-
-def submit(server: Server, folder: Path, built: submission.Built, *options: str) -> int:
-    args = submitting.arguments("--submit", server.url, folder, *options)
-    return submission.submit(args, lambda _: built)
-
-
-def versions(server: Server) -> list[str]:
-    return [one["name"] for one in server.versions.values()]
 
 
 # ---------------------------------------------------------------------------------------- what is sent
@@ -152,13 +117,6 @@ def test_types_of_parameters():
 
 
 # ------------------------------------------------------------------------------------ what goes wrong
-
-BUSY = [
-    Answer(429, {"message": "slow down"}, {"Retry-After": "7"}),
-    Answer(503, text="upstream connect error"),
-    Answer(500, {"message": "database is locked"}),
-]
-
 
 REQUESTS = [
     *(("GET", path) for path in ("/experiments$", "/pipelines$", "/versions$", "/runs$")),
@@ -312,79 +270,12 @@ def test_a_date_in_retry_after():
     assert api._seconds("soon") == 0
 
 
-# -------------------------------------------------------------------------------------------- schedules
-
-
-def recurring(server, folder, built, cron: str) -> dict[str, dict]:
-    assert submit(server, folder, built, "--recurring", cron) == 0
-    return dict(server.schedules)
-
-
-def test_a_schedule_is_made_once_and_replaced(server, folder, built, capsys):
-    first = recurring(server, folder, built, "0 3 * * 1")
-    assert recurring(server, folder, built, "0 3 * * 1") == first
-    assert "unchanged" in capsys.readouterr().out
-    (entry,) = first.values()
-    assert entry["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
-    assert (entry["mode"], entry["max_concurrency"], entry["no_catchup"]) == ("ENABLE", "1", True)
-    (second,) = recurring(server, folder, built, "30 4 * * *").values()
-    assert second["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
-    assert not server.runs
-    assert recurring(server, folder, built, "none") == {}
-    assert "the schedule is ended" in capsys.readouterr().out
-
-
-def test_all_old_schedules_go(server, folder, built):
-    """More than a page of them, as if they had been made by hand."""
-    (entry,) = recurring(server, folder, built, "0 3 * * 1").values()
-    for _ in range(2 * server.page_size):
-        server._new(
-            server.schedules, "recurring_run_id", {**entry, "recurring_run_id": f"copy-{len(server.schedules)}"}
-        )
-    (left,) = recurring(server, folder, built, "30 4 * * *").values()
-    assert left["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
-
-
-@pytest.mark.parametrize("kind", ["lost before", "lost after"])
-@pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_a_lost_connection_makes_no_second_schedule(server, folder, built, kind, method):
-    recurring(server, folder, built, "0 3 * * 1")
-    server.faults = [Fault(kind, method, "/recurringruns")]
-    (entry,) = recurring(server, folder, built, "0 4 * * 1").values()
-    assert entry["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * 1"
-
-
-@pytest.mark.parametrize(
-    "text", ["0 3 * * 1", "*/15 8-18 1,15 JAN-MAR MON-FRI", "5 0 3 * * 1", "@daily", "@every 6h"]
-)
-def test_time_tables(text):
-    assert schedules.time_table(text).split()[-1] == text.split()[-1]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("0 25 * * *", "'25' is no hour"),
-        ("61 3 * * *", "'61' is no minute"),
-        ("0 3 * *", "five fields are needed"),
-        ("0 3 * * MONDAY", "'MONDAY' is no day of the week"),
-        ("0 3 9-2 * *", "'9-2' is no day of the month"),
-        ("*/0 3 * * *", "'\\*/0' is no minute"),
-        ("@sometimes", "five fields are needed"),
-        ("@every ", "five fields are needed"),
-    ],
-)
-def test_wrong_time_tables(text, message):
-    with pytest.raises(DiffseError, match=message):
-        schedules.time_table(text)
-
-
 def test_options_that_do_not_go_together(capsys):
     cases = {
         ("--submit",): "--submit needs --host",
         ("--check",): "--check needs --host",
         ("--status", "r"): "--status needs --host",
-        ("--compile", "x.yaml", "--wait"): "--wait goes with --submit",
+        ("--compile", "x.yaml", "--wait"): "--wait goes with --submit or --status",
         ("--submit", "--host", "http://h", "--wait", "--recurring", "@daily"): "--recurring goes with --submit",
         ("--submit", "--host", "http://h", "--submission-id", "a b"): "--submission-id: letters",
     }
@@ -393,84 +284,3 @@ def test_options_that_do_not_go_together(capsys):
             command_line.main(full.PIPELINE, list(options))
         assert end.value.code == 2
         assert message in capsys.readouterr().err
-
-
-# ----------------------------------------------------------------------------------- waiting and status
-
-
-def play(server: Server, *scenes: dict) -> None:
-    """Let the run change at each look: states of steps by name, and of the run by ''."""
-    scenes, look = list(scenes), server.handle
-
-    def handle(request):
-        if request.method == "GET" and request.path.rpartition("/")[2] in server.runs:
-            run = server.runs[request.path.rpartition("/")[2]]
-            scene = scenes.pop(0) if len(scenes) > 1 else scenes[0]
-            run["state"] = scene.get("", "RUNNING")
-            run["run_details"] = {"task_details": [task(*item) for item in scene.items() if item[0]]}
-        return look(request)
-
-    server.handle = handle
-
-
-def task(name: str, state: str) -> dict:
-    times = {"start_time": "2026-01-01T00:00:00+00:00", "end_time": "2026-01-01T00:01:05+00:00"}
-    error = (
-        {"error": {"code": 1, "message": "exit\ncode 1"}} if state == "FAILED" and "driver" not in name else {}
-    )
-    pods = {"child_tasks": [{"pod_name": f"diffse-{name}-1"}]}
-    return {"task_id": name, "display_name": name, "state": state} | times | error | pods
-
-
-def test_waiting_for_a_run_that_succeeds(server, folder, built, waits, capsys):
-    first = {"root-driver": "SUCCEEDED", "prepare": "RUNNING", "executor": "RUNNING"}
-    play(server, first, first, {"prepare": "SUCCEEDED", "": "SUCCEEDED"})
-    assert submit(server, folder, built, "--wait") == 0
-    out = capsys.readouterr().out
-    assert out.count("running: prepare near") == 1
-    assert "succeeded: prepare near" in out
-    assert "driver" not in out
-    assert waits == [15.0, 15.0]
-
-
-def test_waiting_names_the_steps_that_failed(server, folder, built, capsys):
-    play(server, {"prepare": "SUCCEEDED", "check": "FAILED", "check-driver": "SUCCEEDED", "": "FAILED"})
-    assert submit(server, folder, built, "--wait") == 1
-    err = capsys.readouterr().err
-    assert "failed: check mixtures near (exit code 1, pod diffse-check-1)" in err
-    assert "#/runs/details/" in err
-
-
-def test_waiting_names_a_driver_where_nothing_else_failed(server, folder, built, capsys):
-    play(server, {"prepare-driver": "FAILED", "": "FAILED"})
-    assert submit(server, folder, built, "--wait") == 1
-    assert "failed: prepare-driver" in capsys.readouterr().err
-
-
-def test_waiting_outlasts_a_server_that_is_away(server, folder, built):
-    play(server, {"": "RUNNING"}, {"": "SUCCEEDED"})
-    server.faults = [Fault("answer", "GET", "/runs/run-", times=30, answer=BUSY[1])]
-    assert submit(server, folder, built, "--wait") == 0
-
-
-def test_a_login_that_ends_while_waiting_leaves_the_run(server, folder, built, capsys):
-    server.faults = [Fault("answer", "GET", "/runs/run-", answer=Answer(401))]
-    with pytest.raises(DiffseError, match="who you are is not accepted"):
-        submit(server, folder, built, "--wait")
-    (run,) = server.runs
-    assert f"the run goes on; look at it with --status {run}" in capsys.readouterr().err
-
-
-def test_status(server, folder, built, capsys):
-    submit(server, folder, built)
-    (run,) = server.runs
-    play(server, {"prepare": "SUCCEEDED", "check": "RUNNING"}, {"check": "FAILED", "": "FAILED"})
-    options = ["--status", run, "--host", server.url]
-    assert command_line.main(full.PIPELINE, options) == 0
-    out = capsys.readouterr().out
-    assert "succeeded  prepare near after 0:01:05" in out
-    assert "running    check mixtures near" in out
-    assert command_line.main(full.PIPELINE, options) == 1
-    assert "failed: check mixtures near" in capsys.readouterr().err
-    assert command_line.main(full.PIPELINE, ["--status", "nothing", "--host", server.url]) == 2
-    assert "answers 404 (nothing not found)" in capsys.readouterr().err
