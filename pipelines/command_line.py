@@ -53,6 +53,13 @@ def _arguments(pipeline: Pipeline) -> argparse.ArgumentParser:
     return parser
 
 
+def add_systems(parser: argparse.ArgumentParser, text: str) -> None:
+    """`--system NAME`, which can be repeated."""
+    parser.add_argument(
+        "--system", action="append", required=True, metavar="NAME", help=f"{text}; can be repeated"
+    )
+
+
 def main(pipeline: Pipeline, argv: list[str] | None = None) -> int:
     """Do what the options ask for; the return value is the exit code."""
     parser = _arguments(pipeline)

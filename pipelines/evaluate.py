@@ -16,8 +16,7 @@ from pipelines.graph import Chain
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which systems on which corpora."""
-    text = "a system whose checkpoint is in models/, or one of 'external'; can be repeated"
-    parser.add_argument("--system", action="append", required=True, metavar="NAME", help=text)
+    command_line.add_systems(parser, "a system whose checkpoint is in models/, or one of 'external'")
     text = "a corpus to score it on (default: all of params.yaml); can be repeated"
     parser.add_argument("--corpus", action="append", metavar="NAME", help=text)
 

@@ -16,8 +16,7 @@ from pipelines.graph import Chain
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which system."""
-    text = "<recipe>.<corpus>; can be repeated"
-    parser.add_argument("--system", action="append", required=True, metavar="NAME", help=text)
+    command_line.add_systems(parser, "<recipe>.<corpus>")
 
 
 def add_tasks(chain: Chain, args: argparse.Namespace) -> None:

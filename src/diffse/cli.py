@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from diffse import __version__, commands
+from diffse.commands.project import add_params
 from diffse.endings import stop_on_sigterm, user_errors
 from diffse.errors import DiffseError, GateFailed
 
@@ -173,10 +174,7 @@ def _add_command(verbs: argparse._SubParsersAction, name: str, command: ModuleTy
 
 
 def _add_common(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
-        help="settings; the project is the folder they are in (default: params.yaml)",
-    )  # fmt: skip
+    add_params(sub)
     runner = sub.add_argument_group("for pipeline runners")
     runner.add_argument(
         "--needs", action="append", default=[], metavar="REFERENCE", help="an input, as a step named it"

@@ -5,6 +5,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from diffse.commands.project import add_params
+
 HELP = "record how a pipeline of a cluster ended"
 STATES = {"SUCCEEDED": "ok", "FAILED": "failed", "CANCELLED": "interrupted"}  # Kubeflow's word -> ours
 
@@ -15,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", required=True, choices=STATES, help="how it ended")
     parser.add_argument("--message", default="", metavar="TEXT", help="what the cluster says about a failure")
     parser.add_argument("--write-text", type=Path, metavar="FILE", help="the same as Markdown")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="the settings")
+    add_params(parser)
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
@@ -49,11 +51,10 @@ def _lines(args: argparse.Namespace, failed: dict[str, str]) -> list[str]:
 
 def _failed_steps(root: Path) -> dict[str, str]:
     """Step -> its last error, of the steps of this pipeline run that did not end well at last."""
-    from diffse import paths, storage
+    from diffse import run_places
+    from diffse.run_records import Records
 
-    last: dict[str, dict] = {}
-    for file in sorted(paths.runs(root).glob("*.json")):
-        record = storage.read_json(file)
-        if record.get("pipeline") == os.environ.get("DIFFSE_PIPELINE_RUN", "") != "":
-            last[" ".join((record["verb"], *record["names"]))] = record
-    return {step: str(record["error"]) for step, record in last.items() if record["state"] == "failed"}
+    pipeline = os.environ.get("DIFFSE_PIPELINE_RUN", "")
+    found, _ = Records(run_places.location(root)).read()
+    last = {run.title: run for run in reversed(found) if run.pipeline == pipeline != ""}
+    return {title: run.error for title, run in last.items() if run.state in ("failed", "lost")}

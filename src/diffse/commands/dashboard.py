@@ -3,8 +3,8 @@
 import argparse
 import importlib.util
 import os
-from pathlib import Path
 
+from diffse.commands.project import add_params
 from diffse.errors import DiffseError
 
 HELP = "show runs, results and audio of a project in a browser; it reads only"
@@ -24,10 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kubeflow", default=os.environ.get("KFP_HOST", ""), metavar="URL",
         help="show the runs of this Kubeflow Pipelines server too (default: the variable KFP_HOST)",
     )  # fmt: skip
-    parser.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
-        help="settings; the project is the folder they are in (default: params.yaml)",
-    )  # fmt: skip
+    add_params(parser)
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:

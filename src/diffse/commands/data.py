@@ -4,10 +4,9 @@ Each sub-command is a pair of functions, its arguments and what it does; those o
 """
 
 import argparse
-from pathlib import Path
 
 from diffse.commands import data_diff, data_get
-from diffse.commands.project import recorded
+from diffse.commands.project import add_params, recorded
 
 HELP = "fetch the recordings of a corpus, say where they come from, or compare versions"
 
@@ -17,10 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (text, arguments, _) in ACTIONS.items():
         sub = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         arguments(sub)
-        sub.add_argument(
-            "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
-            help="settings; the project is the folder they are in (default: params.yaml)",
-        )  # fmt: skip
+        add_params(sub)
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:

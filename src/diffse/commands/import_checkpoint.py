@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffse.commands.project import add_params, recorded
+from diffse.commands.project import RECORD, add_params, recorded
 from diffse.endings import user_errors
 
 HELP = "make a checkpoint of diffse from a published one, without running what is in it"
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind", metavar="K", help="sgmse, storm, edm2se or udiffse (default: what it looks like)"
     )
     parser.add_argument("--name", metavar="RECIPE", help="name of the recipe (default: the file's name)")
-    add_params(parser)
+    add_params(parser, RECORD)
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from diffse.commands.project import recorded
+from diffse.commands.project import add_params, recorded
 from diffse.endings import user_errors
 
 HELP = "export a listening test for webMUSHRA, or import its ratings"
@@ -24,10 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bring.add_argument("results", type=Path, metavar="CSV", help="mushra.csv, as webMUSHRA wrote it")
     bring.add_argument("--test", type=Path, required=True, metavar="FOLDER", help="the folder of the export")
     for one in (export, bring):
-        one.add_argument(
-            "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
-            help="settings; the project is the folder they are in (default: params.yaml)",
-        )  # fmt: skip
+        add_params(one)
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:

@@ -4,13 +4,13 @@ import argparse
 import contextlib
 from pathlib import Path
 
+PROJECT = "settings; the project is the folder they are in (default: params.yaml)"
+RECORD = "settings of a project to keep a run record in, if there is one"
 
-def add_params(parser: argparse.ArgumentParser) -> None:
-    """`--params`: the project in which a run record is kept, if there is one."""
-    parser.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
-        help="settings of a project to keep a run record in, if there is one",
-    )  # fmt: skip
+
+def add_params(parser: argparse.ArgumentParser, text: str = PROJECT) -> None:
+    """`--params`: the settings, and with them the project; RECORD for commands that need neither."""
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help=text)
 
 
 def recorded(args: argparse.Namespace, name: str, argv: list[str]) -> contextlib.AbstractContextManager:

@@ -4,7 +4,7 @@ import argparse
 import subprocess
 from pathlib import Path
 
-from diffse.commands.project import recorded
+from diffse.commands.project import add_params, recorded
 from diffse.endings import user_errors
 from diffse.errors import DiffseError
 
@@ -18,10 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true",
         help="the small form, on the built-in corpus if need be; its scores cannot be compared",
     )  # fmt: skip
-    parser.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), metavar="FILE",
-        help="settings; the project is the folder they are in (default: params.yaml)",
-    )  # fmt: skip
+    add_params(parser)
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:

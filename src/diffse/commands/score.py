@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from diffse.commands.project import add_params, recorded
+from diffse.commands.project import RECORD, add_params, recorded
 from diffse.endings import user_errors
 from diffse.errors import DiffseError
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, metavar="N", help="processes (default: one per core)")
     parser.add_argument("--no-cache", action="store_true", help="score again what was scored before")
-    add_params(parser)
+    add_params(parser, RECORD)
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
