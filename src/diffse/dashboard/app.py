@@ -3,7 +3,7 @@
 import streamlit as st
 
 from diffse.dashboard import look
-from diffse.dashboard.views import compare, data, enhance, listen, run, runs, training
+from diffse.dashboard.views import common, compare, data, enhance, listen, run, runs, training
 
 PAGES = {
     "runs": st.Page(runs.show, title="Runs", icon=":material/list:", url_path="runs", default=True),
@@ -17,5 +17,5 @@ PAGES = {
 
 st.set_page_config(page_title="diffse", page_icon=look.ICON, layout="wide")
 st.session_state["pages"] = PAGES
-st.html(look.STYLE)
+st.html(look.style(common.theme()))
 st.navigation(list(PAGES.values()), position="top").run()

@@ -56,13 +56,30 @@ _GATE_BEFORE = {"cache": "mixtures", "estimate": "cache"}
 
 
 def edges(steps: Iterable[Name], params: settings.Params | None) -> list[tuple[Name, Name]]:
-    """(earlier, later) between the given steps; the report waits for whatever nothing else waits for."""
-    known = list(dict.fromkeys(steps))
-    found = [(first, step) for step in known for first in before(step, params) if first in known]
+    """(earlier, later) between the given steps; the report waits for whatever nothing else waits for.
+
+    Steps that are not among them, for example because nothing had changed for them, are passed over: what they
+    wait for is what the step behind them waits for.
+    """
+    known = dict.fromkeys(steps)
+    found = [(first, step) for step in known for first in _nearest(step, known, params)]
     if ("report",) in known:
         waited_for = {first for first, _ in found}
         found += [(step, ("report",)) for step in known if step not in waited_for and step != ("report",)]
     return _without_detours(found)
+
+
+def _nearest(step: Name, known: dict[Name, None], params: settings.Params | None) -> list[Name]:
+    """The known steps that `step` waits for, by whatever way through steps that are not known."""
+    found, seen, ahead = [], set(), before(step, params)
+    while ahead:
+        first = ahead.pop()
+        if first in known:
+            found.append(first)
+        elif first not in seen:
+            seen.add(first)
+            ahead += before(first, params)
+    return list(dict.fromkeys(found))
 
 
 def _without_detours(links: list[tuple[Name, Name]]) -> list[tuple[Name, Name]]:

@@ -8,6 +8,8 @@ import pandas
 from diffse.dashboard.look import SYSTEMS
 
 POINTS = 400  # of a line; more cannot be seen
+_PADDING = {"left": 4, "top": 8, "right": 14, "bottom": 4}  # so that marks and labels at the edges are whole
+_AXIS = {"titlePadding": 8, "labelPadding": 6}
 _SMOOTH = 0.02  # of the points are averaged
 
 
@@ -19,10 +21,9 @@ def curves(
     smooth: bool = False,
     log: bool = False,
     points: bool = False,
-    height: int = 320,
-    legend: bool = True,
+    height: int = 300,
 ) -> dict[str, Any]:
-    """Lines of `column` over the step, one per system; `names` fixes the colours."""
+    """Lines of `column` over the step, one per system; `look.legend(names)` explains the colours."""
     rows = []
     for system, table in tables.items():
         x, y = thinned(table["step"].to_numpy(float), table[column].to_numpy(float), smooth)
@@ -31,16 +32,18 @@ def curves(
         "field": column,
         "type": "quantitative",
         "scale": {"zero": False, "type": "log" if log else "linear"},
+        "axis": _AXIS,
     }
     y_axis["title"] = f"{column} (log scale)" if log else column
     return {
         "data": {"values": rows},
         "height": height,
-        "mark": {"type": "line", "point": points, "tooltip": True, "strokeWidth": 1.8, "clip": True},
+        "padding": _PADDING,
+        "mark": {"type": "line", "point": points, "tooltip": True, "strokeWidth": 1.8},
         "encoding": {
-            "x": {"field": "step", "type": "quantitative", "title": "step"},
+            "x": {"field": "step", "type": "quantitative", "title": "step", "axis": _AXIS},
             "y": y_axis,
-            "color": colour(names) if legend else {**colour(names), "legend": None},
+            "color": colour(names),
         },
     }
 
@@ -48,13 +51,8 @@ def curves(
 def colour(names: list[str]) -> dict[str, Any]:
     """One colour per name, in their order."""
     palette = [SYSTEMS[place % len(SYSTEMS)] for place in range(len(names))]
-    legend = {"orient": "bottom", "title": None, "columns": 2, "labelLimit": 260}
-    return {
-        "field": "system",
-        "type": "nominal",
-        "scale": {"domain": names, "range": palette},
-        "legend": legend,
-    }
+    scale = {"domain": names, "range": palette}
+    return {"field": "system", "type": "nominal", "scale": scale, "legend": None}
 
 
 def thinned(x: np.ndarray, y: np.ndarray, smooth: bool) -> tuple[list[float], list[float]]:
@@ -78,11 +76,12 @@ def positive(tables: dict[str, pandas.DataFrame], column: str) -> bool:
 def intervals(rows: list[dict[str, Any]], names: list[str], title: str) -> dict[str, Any]:
     """Means as points with intervals as bars; rows: {"system", "mean", "low", "high"}."""
     y = {"field": "system", "type": "nominal", "title": None, "sort": names, "axis": {"labelLimit": 180}}
-    x = {"field": "low", "type": "quantitative", "title": title, "scale": {"zero": False}}
+    x = {"field": "low", "type": "quantitative", "title": title, "scale": {"zero": False}, "axis": _AXIS}
     return {
         "data": {"values": rows},
-        "height": max(90, 34 * len(rows) + 40),
-        "encoding": {"y": y, "color": {**colour(names), "legend": None}},
+        "height": max(120, 34 * len(rows) + 60),
+        "padding": _PADDING,
+        "encoding": {"y": y, "color": colour(names)},
         "layer": [
             {"mark": {"type": "rule", "strokeWidth": 3}, "encoding": {"x": x, "x2": {"field": "high"}}},
             {
@@ -93,9 +92,7 @@ def intervals(rows: list[dict[str, Any]], names: list[str], title: str) -> dict[
     }
 
 
-def densities(
-    frames: dict[str, pandas.DataFrame], column: str, title: str, legend: bool = True
-) -> dict[str, Any]:
+def densities(frames: dict[str, pandas.DataFrame], column: str, title: str) -> dict[str, Any]:
     """Shares of files over a number, one line per set of files."""
     values = {name: frame[column].dropna().to_numpy(float) for name, frame in frames.items()}
     everything = np.concatenate(list(values.values()))
@@ -108,10 +105,11 @@ def densities(
     return {
         "data": {"values": rows},
         "height": 200,
+        "padding": _PADDING,
         "mark": {"type": "area", "line": True, "opacity": 0.25, "interpolate": "step", "tooltip": True},
         "encoding": {
-            "x": {"field": title, "type": "quantitative", "scale": {"zero": False}},
-            "y": {"field": "share", "type": "quantitative", "stack": None, "axis": {"format": "%"}},
-            "color": colour(list(frames)) if legend else {**colour(list(frames)), "legend": None},
+            "x": {"field": title, "type": "quantitative", "scale": {"zero": False}, "axis": _AXIS},
+            "y": {"field": "share", "type": "quantitative", "stack": None, "axis": _AXIS | {"format": "%"}},
+            "color": colour(list(frames)),
         },
     }

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 COLOURS = {"ok": "green", "failed": "red", "running": "blue", "lost": "orange", "interrupted": "gray"}
 WORDS = {"ok": "done", "failed": "failed", "running": "running", "lost": "lost", "interrupted": "stopped"}
 CHIPS = {"done": "green", "failed": "red", "running": "blue", "lost": "orange", "stopped": "gray"}
-SYSTEMS = ("#0b62c4", "#c2410c", "#11795c", "#8a2fb0", "#8a6100", "#b0246b")  # lines of charts
+# Lines of charts, seen on white and on black.
+SYSTEMS = ("#1a6fd1", "#cc4a14", "#148a69", "#9a45c0", "#96700a", "#c2397d")
 
 # Streamlit would fetch an icon of its own from another site.
 ICON = (
@@ -16,7 +17,11 @@ ICON = (
     "%3Cpath d='M4 10v4M8 6v12M12 3v18M16 7v10M20 10v4'/%3E%3C/svg%3E"
 )
 
-STYLE = """<style>
+_STATES = {  # colours of words, on white and on black
+    "light": ":root { --ok: #1a7f4b; --failed: #c9302c; --running: #2170c8; --lost: #b35c00; }",
+    "dark": ":root { --ok: #4ec384; --failed: #ff7b72; --running: #6cb2ff; --lost: #f0a04b; }",
+}
+_STYLE = """<style>
 .block-container { max-width: 82rem; padding-top: 4.5rem; }
 h1 { font-size: 1.75rem !important; padding: 0 !important; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem !important; } h3 { font-size: 1.05rem !important; }
@@ -27,8 +32,11 @@ h2 { font-size: 1.25rem !important; } h3 { font-size: 1.05rem !important; }
   font-variant-numeric: tabular-nums; }
 .card.long b { font-size: 1rem; line-height: 1.7; }
 .card span { font-size: .8rem; opacity: .75; }
-.card.ok b { color: #1a7f4b; } .card.failed b { color: #c9302c; } .card.running b { color: #2878d0; }
-.card.lost b { color: #b35c00; }
+.card.ok b { color: var(--ok); } .card.failed b { color: var(--failed); }
+.card.running b { color: var(--running); } .card.lost b { color: var(--lost); }
+.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; font-size: .9rem; }
+.legend span { overflow-wrap: anywhere; }
+.legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem; margin-right: .4rem; }
 .scroll { overflow-x: auto; padding-bottom: .5rem; }
 .scroll .facts { min-width: 32rem; }
 .facts { width: 100%; border-collapse: collapse; font-size: .9rem; }
@@ -38,6 +46,11 @@ h2 { font-size: 1.25rem !important; } h3 { font-size: 1.05rem !important; }
 .facts .different { background: rgba(214, 160, 20, .16); }
 @media (max-width: 40rem) { .facts th { white-space: normal; } .card { flex-basis: 6.5rem; } }
 </style>"""
+
+
+def style(theme: str) -> str:
+    """The style sheet of all pages, as HTML."""
+    return _STYLE.replace("<style>", f"<style>\n{_STATES['dark' if theme == 'dark' else 'light']}")
 
 
 def plain(text: object) -> str:
@@ -52,10 +65,19 @@ def cards(items: Iterable[tuple[str, object, str]]) -> str:
     """Small boxes of (label, value, class) as HTML."""
     made = []
     for label, value, kind in items:
-        long = " long" if len(str(value)) > 9 else ""
+        long = " long" if len(str(value)) > 8 else ""
         text = f"<b>{html.escape(str(value))}</b><span>{html.escape(label)}</span>"
         made.append(f'<div class="card {kind}{long}">{text}</div>')
     return f'<div class="cards">{"".join(made)}</div>'
+
+
+def legend(names: Iterable[str]) -> str:
+    """Which colour of the charts is whose, as HTML."""
+    entries = (
+        f'<span><i style="background: {SYSTEMS[place % len(SYSTEMS)]}"></i>{html.escape(name)}</span>'
+        for place, name in enumerate(names)
+    )
+    return f'<div class="legend">{"".join(entries)}</div>'
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> str:

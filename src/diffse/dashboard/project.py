@@ -1,5 +1,6 @@
 """What the dashboard reads: one project, its run records, a cluster and DVC experiments."""
 
+import contextlib
 import functools
 import threading
 from pathlib import Path
@@ -28,6 +29,16 @@ class Project:
         if kubeflow_host:
             self._kubeflow = Background(lambda: kubeflow.fetch(kubeflow_host), [], 15.0)
 
+    def warm(self) -> None:
+        """Begin to read, so that the first visitor does not wait for it."""
+
+        def read() -> None:
+            with contextlib.suppress(DiffseError, OSError):  # the page says what is wrong
+                self.runs()
+
+        threading.Thread(target=read, daemon=True).start()
+        self.elsewhere(0.0)
+
     # -------------------------------------------------------------------------------------------- runs
 
     def runs(self) -> Read:
@@ -44,13 +55,13 @@ class Project:
         """The run with this id."""
         return next((run for run in self.runs()[0] if run.id == name), None)
 
-    def elsewhere(self) -> tuple[list[Entry], list[str]]:
+    def elsewhere(self, patience: float = 0.2) -> tuple[list[Entry], list[str]]:
         """(runs that the cluster and git tell of; one line for each source that does not answer)."""
         entries, notes = [], []
         for source, name in ((self._experiments, "DVC experiments"), (self._kubeflow, "Kubeflow")):
             if source is None:
                 continue
-            seen: Seen[list[Entry]] = source.latest(0.2)
+            seen: Seen[list[Entry]] = source.latest(patience)
             entries += seen.value
             if seen.error:
                 notes.append(f"{name}: {seen.error}")

@@ -1,5 +1,6 @@
 """Start the dashboard: Streamlit behind the gate, in this process."""
 
+import datetime
 import importlib
 import os
 import pkgutil
@@ -7,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from diffse.dashboard import session
+from diffse.dashboard import entries, look, session
 from diffse.dashboard.gate import SHORTEST, Gate, is_loopback, new_token
 from diffse.dashboard.project import Project
 from diffse.errors import DiffseError
@@ -26,9 +27,10 @@ _OPTIONS = {
     "client.showErrorDetails": "none",
     "client.showErrorLinks": False,
     "runner.magicEnabled": False,
-    "theme.primaryColor": "#0b62c4",
+    "theme.light.primaryColor": "#0b62c4",  # with one theme only, Streamlit shows it to everybody
+    "theme.dark.primaryColor": "#3a86e8",
     "theme.baseRadius": "0.6rem",
-    "theme.chartCategoricalColors": ["#0b62c4", "#c2410c", "#11795c", "#8a2fb0", "#8a6100", "#b0246b"],
+    "theme.chartCategoricalColors": list(look.SYSTEMS),
 }
 
 
@@ -47,7 +49,9 @@ def serve(root: Path, host: str, port: int, given_token: str | None, kubeflow: s
     token = token_for(host, given_token)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
-    session.open_project(Project(root, kubeflow))
+    project = Project(root, kubeflow)
+    session.open_project(project)
+    project.warm()
     _load_pages()
     server = uvicorn.Server(uvicorn.Config(_app(token, host, port), log_level="warning", ws="auto"))
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
@@ -61,11 +65,17 @@ def serve(root: Path, host: str, port: int, given_token: str | None, kubeflow: s
 
 def _load_pages() -> None:
     """Import what pages need, so that the first visitor does not wait for it."""
+    import pandas
+    from streamlit import dataframe_util
+
     from diffse.dashboard import views
+    from diffse.dashboard.views import common
 
     for module in pkgutil.iter_modules(views.__path__):
         importlib.import_module(f"{views.__name__}.{module.name}")
-    importlib.import_module("pyarrow.pandas_compat")  # Streamlit loads it with the first table
+    now = datetime.datetime.now(datetime.UTC)
+    line = entries.Entry("run:none", "command line", "train", "ok", now)
+    dataframe_util.convert_pandas_df_to_arrow_bytes(pandas.DataFrame(common.lines([line])))
 
 
 def _listen(host: str, port: int) -> socket.socket:

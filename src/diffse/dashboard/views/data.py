@@ -73,9 +73,11 @@ def _statistics(project: Project, corpus: str, frame: pandas.DataFrame) -> None:
     splits = {split: frame[frame["split"] == split] for split in _SPLITS}
     splits = {split: own for split, own in splits.items() if len(own)}
     shown = [name for name in ("snr_measured_db", "seconds", "level_dbfs") if frame[name].nunique() > 1]
+    if shown:
+        st.html(look.legend(splits))
     for name, column in zip(shown, st.columns(3), strict=False):
         with column:
-            st.vega_lite_chart(charts.densities(splits, name, drift.NUMBERS[name], name == shown[0]))
+            st.vega_lite_chart(charts.densities(splits, name, drift.NUMBERS[name]))
 
 
 def _drift(sets: dict[str, pandas.DataFrame]) -> None:

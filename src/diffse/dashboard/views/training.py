@@ -43,6 +43,8 @@ def curves(systems: list[str], smooth: bool) -> None:
             st.warning(look.plain(error))
     names = [model.system for model in models]
     losses = {model.system: model.history for model in models if "loss" in model.history}
+    if models:
+        st.html(look.legend(names))
     if losses:
         st.subheader("Loss", anchor=False)
         st.vega_lite_chart(
@@ -64,7 +66,7 @@ def _validation(tables: dict[str, pandas.DataFrame], names: list[str]) -> None:
     for place, column in zip(scores, [*st.columns(3)] * math.ceil(len(scores) / 3), strict=False):
         found = {system: table for system, table in tables.items() if place in table}
         with column:
-            st.vega_lite_chart(charts.curves(found, place, names, points=True, height=240, legend=False))
+            st.vega_lite_chart(charts.curves(found, place, names, points=True, height=240))
 
 
 def _has_numbers(table: pandas.DataFrame, name: str) -> bool:
