@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ import chromium
 import dashboard_project
 import pytest
 import report_project
+import tiny
 
+from diffse import audio, paths
 from diffse.dashboard import gate
 
 TOKEN = "a token of the tests"
@@ -207,6 +210,87 @@ def test_the_listening_room_switches_the_signal_that_plays(browser, visit):
         "try { return [window.origin, String(parent.parent.document)] } catch (error) { return error.name }"
     )
     assert browser.execute_script(reached) == "SecurityError"  # the frame sees nothing of the dashboard
+
+
+def drawn(browser, count: int) -> None:
+    """Wait until `count` charts have been drawn, none of them empty."""
+    script = """return Array.from(document.querySelectorAll('.stVegaLiteChart'), chart => {
+                  const drawing = chart.querySelector('canvas, svg.marks');
+                  const box = drawing ? drawing.getBoundingClientRect() : {width: 0, height: 0};
+                  return box.width * box.height; })"""
+    until(browser, lambda _: len(sizes := browser.execute_script(script)) == count and min(sizes) > 10_000)
+
+
+def test_curves_of_a_training_are_drawn_while_it_runs(browser, visit):
+    visit("training")
+    shows(browser, "Smooth the loss", "Validation", f"{report_project.BAD}: 420 of 900 step, 8 min left")
+    drawn(browser, 4)  # the loss and three scores
+
+
+def test_the_data_page_draws_corpora_and_their_versions(browser, visit):
+    visit("data")
+    shows(browser, "utterances", "stability index")
+    until(browser, lambda _: any("demo" in cell for row in cells(browser) for cell in row))
+    drawn(browser, browser.execute_script("return document.querySelectorAll('.stVegaLiteChart').length"))
+
+
+@pytest.fixture
+def dark(browser):
+    """A visitor whose system is dark."""
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    yield
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+BRIGHTNESS = """
+const colour = getComputedStyle(document.querySelector(arguments[0])).backgroundColor;
+return Math.max(...colour.match(/[0-9.]+/g).slice(0, 3).map(Number));
+"""
+
+
+def test_pages_graphs_and_players_are_dark_where_the_visitor_wants_it(browser, visit, dark):
+    visit(f"run?pipeline={dashboard_project.PIPELINE}")
+    until(browser, lambda _: browser.execute_script(BRIGHTNESS, ".stApp") < 60)
+    into_frame(browser, "html.dark svg .step")
+    visit("listen")
+    browser.switch_to.default_content()
+    into_frame(browser, "html.dark .signal")
+    assert browser.execute_script(BRIGHTNESS, "body") < 60
+
+
+@pytest.fixture
+def checkpoint(made, tmp_path) -> Iterator[str]:
+    """Name of a checkpoint in the project that a training of some steps has left."""
+    from diffse import training
+
+    training.run(tiny.make_project(tmp_path, train__bridge__steps=4), "bridge.toy", tmp_path)
+    folder = paths.model(made[0], "bridge.toy")
+    shutil.copytree(paths.model(tmp_path, "bridge.toy"), folder)
+    yield "bridge.toy (best)"
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_recording_is_enhanced_by_a_trained_checkpoint(browser, visit, checkpoint, tmp_path):
+    from selenium.webdriver.common.by import By
+
+    audio.write(tmp_path / "mine.wav", tiny.voice(0, 1.5)[None], 16000)
+    visit("enhance")
+    shows(browser, "Checkpoint", "Recording")
+    chosen = "return Array.from(document.querySelectorAll('input'), input => input.value)"
+    assert checkpoint in browser.execute_script(chosen)
+    browser.find_element(By.CSS_SELECTOR, 'input[type="file"]').send_keys(str(tmp_path / "mine.wav"))
+    shows(browser, "mine.wav")
+    button = '//button[normalize-space()="Enhance"]'
+    until(browser, lambda _: browser.find_element(By.XPATH, button).is_enabled())
+    browser.find_element(By.XPATH, button).click()
+    shows(browser, "Download")
+    into_frame(browser, ".signal")
+    names = [item.text.split("\n")[0] for item in browser.find_elements(By.CSS_SELECTOR, ".signal > button")]
+    assert names == ["1 · recording", "2 · enhanced"]
+    browser.find_element(By.ID, "play").click()
+    assert min(until(browser, lambda _: heard(browser)["decoded"])) == pytest.approx(1.5, abs=0.1)
 
 
 def unharmed(browser) -> bool:
