@@ -18,7 +18,7 @@ def cache(
     """Store a corpus as compressed spectrograms for training.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         corpus: name under `prepare` in params.yaml.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the corpus's pairs, from their gate.

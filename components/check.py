@@ -18,7 +18,7 @@ def check(
     """Judge an artifact by the rules of its gate; a broken rule fails the step.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         artifact: mixtures, cache, checkpoint, enhanced or metrics.
         names: corpus, system, or system and corpus.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.

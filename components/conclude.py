@@ -12,14 +12,11 @@ def conclude(
     """Record how a pipeline ended, also when it failed.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         pipeline: name of the pipeline.
         status: how it ended, from Kubeflow.
         outcome: the same with what each failed step said, shown by Kubeflow.
     """
-    import subprocess
-    import sys
+    from diffse import handover
 
-    command = [sys.executable, "-m", "diffse", "conclude", pipeline, "--params", f"{workspace}/params.yaml"]
-    command += ["--state", status.state, f"--message={status.error_message or ''}"]
-    subprocess.run([*command, "--write-text", outcome.path], check=True)
+    handover.conclude(workspace, pipeline, status.state, status.error_message or "", outcome)

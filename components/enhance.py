@@ -20,7 +20,7 @@ def enhance(
     """Enhance the test split of a corpus with a system.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         system: <recipe>.<corpus it is trained on>.
         corpus: the corpus to enhance.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.

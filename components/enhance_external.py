@@ -19,7 +19,7 @@ def enhance_external(
     """Take the files of an external system, or run its program in this image.
 
     Args:
-        workspace: project folder (with params.yaml and sources/) on a volume that all steps share.
+        workspace: project folder (with params.yaml and sources/), shared by all steps: on a volume, or s3://...
         system: name under `external` in params.yaml.
         corpus: the corpus to enhance.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.

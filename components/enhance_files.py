@@ -18,7 +18,7 @@ def enhance_files(
     """Enhance one part of a folder or bucket. What is there already is kept, so that a retry continues.
 
     Args:
-        workspace: project folder on a volume that all steps share; relative places are inside it.
+        workspace: project folder of all steps, on a volume or s3://...; relative places are inside it.
         source: folder of recordings, or s3://...
         target: where they go under the same names.
         checkpoint: folder of a checkpoint, for example models/<system>/best.

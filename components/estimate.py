@@ -18,7 +18,7 @@ def estimate(
     """Measure the levels of a corpus that some objectives need.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         corpus: name under `prepare` in params.yaml.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         spectrograms: reference of the corpus's cache, from its gate.

@@ -19,7 +19,7 @@ def evaluate(
     """Score the test split of a corpus against its clean speech.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         system: <recipe>.<corpus it is trained on>, a name under `external`, or 'unprocessed' for the input.
         corpus: the corpus that was enhanced.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.

@@ -17,7 +17,7 @@ def prepare(
     """Mix or collect the pairs of a corpus.
 
     Args:
-        workspace: project folder (with params.yaml and sources/) on a volume that all steps share.
+        workspace: project folder (with params.yaml and sources/), shared by all steps: on a volume, or s3://...
         corpus: name under `prepare` in params.yaml.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the prepared pairs.

@@ -16,7 +16,7 @@ def report(
     """Write the report over all results.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         results: references of all scores, from their gates.
         page: the report, one self-contained page, shown by Kubeflow.

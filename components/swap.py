@@ -20,7 +20,7 @@ def swap(
     """Score a StoRM system with the predictor of another system.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         name: name under `swaps` in params.yaml.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the corpus's pairs, from their gate.

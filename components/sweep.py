@@ -19,7 +19,7 @@ def sweep(
     """Score a system at several numbers of steps or lengths of its weights' average.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         name: name under `sweeps` in params.yaml.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the corpus's pairs, from their gate.

@@ -20,7 +20,7 @@ def train(
     """Train a system. After a lost node a retry continues where the last state was written.
 
     Args:
-        workspace: project folder (with params.yaml) on a volume that all steps share.
+        workspace: project folder (with params.yaml), shared by all steps: on a volume, or s3://...
         system: <recipe>.<corpus it is trained on>.
         settings: the settings that the step reads, as JSON; the step stops if params.yaml differs.
         mixtures: reference of the corpus's pairs, from their gate.

@@ -1,6 +1,7 @@
 """The command line that all pipelines share: compile, check, submit, look at a run, or run here."""
 
 import argparse
+import dataclasses
 import datetime
 import functools
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from kfp import local
 
-from diffse import settings, storage
+from diffse import objects, settings, storage
 from diffse.errors import DiffseError
 from pipelines import graph, lint, package, submission
 from pipelines import placement as places
@@ -43,7 +44,7 @@ def _arguments(pipeline: Pipeline) -> argparse.ArgumentParser:
     what.add_argument("--local", action="store_true", help="run it here, one step after the other")
     pipeline.add_arguments(parser)
     parser.add_argument("--params", type=Path, default=PROJECT / "params.yaml", metavar="FILE")
-    parser.add_argument("--workspace", metavar="DIR", help="project folder as the steps see it")
+    parser.add_argument("--workspace", metavar="DIR", help="project folder as the steps see it, or s3://...")
     parser.add_argument("--placement", type=Path, metavar="FILE", help="changes to pipelines/placement.py")
     parser.add_argument(
         "--release", action="store_true", help="refuse an image that is not named by its digest"
@@ -85,11 +86,23 @@ def build(pipeline: Pipeline, args: argparse.Namespace) -> Callable:
 
 def _project(args: argparse.Namespace) -> graph.Project:
     params, placement = settings.load(args.params), None if args.local else places.load(args.placement)
-    if args.local:
-        workspace = str(Path(args.workspace or args.params.parent).resolve())
-    else:
-        workspace = args.workspace or f"{placement.mount_path}/diffse"
+    workspace = _workspace(args, placement)
+    if placement is not None and objects.is_url(workspace):
+        placement = dataclasses.replace(placement, volume_claim="")  # nothing of it is on a volume
+    elif placement is not None and not placement.volume_claim:
+        raise DiffseError(
+            f"{args.placement}: volume_claim is empty, so that steps share no folder; give --workspace s3://..."
+        )
     return graph.Project(params, args.params, workspace, placement, caching=not args.no_cache)
+
+
+def _workspace(args: argparse.Namespace, placement: places.Placement | None) -> str:
+    """The project folder as the steps see it."""
+    if args.workspace and objects.is_url(args.workspace):
+        return args.workspace.rstrip("/")
+    if placement is None:
+        return str(Path(args.workspace or args.params.parent).resolve())
+    return args.workspace or f"{placement.mount_path}/diffse"
 
 
 def _graph(pipeline: Pipeline, args: argparse.Namespace, project: graph.Project) -> Callable:
@@ -130,6 +143,5 @@ def _run_here(pipeline: Pipeline, args: argparse.Namespace) -> int:
         except RuntimeError as error:  # kfp's word for "a step failed"; the step has said why
             print(f"pipelines/{pipeline.script}: {error}", file=sys.stderr)
             return 1
-    workspace = Path(args.workspace or args.params.parent).resolve()
-    print(f"{pipeline.name}: {workspace / pipeline.product}")
+    print(f"{pipeline.name}: {_workspace(args, None)}/{pipeline.product}")
     return 0

@@ -22,7 +22,7 @@ import yaml
 from kubeflow.training import ApiClient, models
 
 from components import IMAGE
-from diffse import paths, settings, steps, storage
+from diffse import objects, paths, settings, steps, storage
 from diffse.endings import user_errors
 from diffse.errors import DiffseError
 from pipelines import placement as places
@@ -243,6 +243,11 @@ def _checked(args: argparse.Namespace, placement: places.Placement) -> models.Ku
             f"{placement.train.gpus} GPUs each) cannot share equally"
         )
     workspace = args.workspace or f"{placement.mount_path}/diffse"
+    if objects.is_url(workspace):
+        raise DiffseError(
+            f"--workspace {workspace}: the nodes of a training share one state, which needs a shared volume; "
+            "pipelines/train.py trains on the GPUs of one node with a workspace on S3"
+        )
     return manifest(args.system, args.nodes, workspace, placement)
 
 

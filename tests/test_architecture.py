@@ -20,6 +20,7 @@ GROUPS = {
     "dvc_remotes": "objects",
     "endings": "cli",
     "handover": "cli",
+    "multistep": "samplers",
     "presets": "settings",
     "run_log": "runs",
     "run_places": "runs",
@@ -37,6 +38,7 @@ GROUPS = {
     "training_log": "training",
     "trials": "sweeping",
     "validating": "training",
+    "workspaces": "cli",
     "__main__": "cli",
 }
 FILES = {"errors", "storage", "objects", "paths", "progress"}

@@ -36,7 +36,7 @@ CARD = {
 def run_with(monkeypatch, tmp_path, write, code: int = 0) -> dict[str, Artifact]:
     """handover.run with a command that writes what `write(reference, card)` does."""
 
-    def command(words, cwd):
+    def command(words, cwd, env):
         given = dict(itertools.pairwise(words))
         write(Path(given["--write-reference"]), Path(given["--write-card"]))
         return SimpleNamespace(returncode=code)

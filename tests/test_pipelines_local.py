@@ -3,16 +3,19 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import small_project
 import tiny_chain
+from small_project import PROJECT
 from test_pipelines import FULL, PARAMS, dvc_commands
 
-from diffse import steps
+from diffse import objects, steps
 
 MADE = ("data", "models", "enhanced", "results", "gates", "report")
 
@@ -136,28 +139,64 @@ def test_dvc_makes_the_same_with_steps_of_no_work(local_run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_dvc_and_kubeflow_make_the_same(tmp_path):
-    """The whole chain with real steps on a tiny project: both runners end with the same bytes."""
-    folders = {runner: tiny_chain.create(tmp_path / runner) for runner in ("dvc", "kubeflow")}
-    bin_folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    commands = {
-        "dvc": ["dvc", "repro"],
-        "kubeflow": [sys.executable, FULL, "--local", "--params", "params.yaml"],
-    }
+@pytest.mark.timeout(3600)
+def test_dvc_and_kubeflow_make_the_same(tmp_path, store):
+    """The whole chain with real steps on a tiny project, in a folder and on S3 alone: the same bytes."""
+    folders = {runner: tiny_chain.create(tmp_path / runner) for runner in ("dvc", "kubeflow", "s3")}
+    workspace = f"{store}/project"
+    for file in (folders["s3"] / "params.yaml", *(folders["s3"] / "sources").rglob("*.*")):
+        objects.upload(file, f"{workspace}/{file.relative_to(folders['s3'])}")
+    local = [sys.executable, FULL, "--local", "--params", "params.yaml"]
+    commands = {"dvc": ["dvc", "repro"], "kubeflow": local, "s3": [*local, "--workspace", workspace]}
     for runner, command in commands.items():
-        environment = {**os.environ, "PATH": bin_folder}
-        done = subprocess.run(command, cwd=folders[runner], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    made = [files_of(folder) for folder in folders.values()]
-    assert made[0] == made[1]
+        run_real(folders[runner], command)
+    assert not [top for top in MADE if (folders["s3"] / top).exists()]
+    for entry in list(objects.listing(workspace)):
+        objects.download(entry.url, folders["s3"] / entry.url.removeprefix(f"{workspace}/"))
+    made = {runner: files_of(folder) for runner, folder in folders.items()}
+    assert made["dvc"] == made["kubeflow"] == made["s3"]
     assert {
         "data/toy/statistics.json",
         "models/bridge.toy/best/weights.safetensors",
         "results/unprocessed/toy/per_file.csv",
         "results/theirs/toy/per_file.csv",
         "results/sweeps/fine/figure.svg",
-    } <= set(made[0])
+    } <= set(made["dvc"])
+    ended = {runner: verdicts(folder) for runner, folder in folders.items()}
+    assert len(ended["dvc"]) == 15
+    assert ended["dvc"] == ended["kubeflow"] == ended["s3"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_the_demo_corpus_comes_out_the_same(tmp_path):
+    """The project as it is in git, to its report: a quarter of an hour for both runners on an idle machine."""
+    made, took = {}, {}
+    for runner in ("kubeflow", "dvc"):
+        folder = small_project.create(tmp_path / runner)
+        shutil.copy(PROJECT / "params.yaml", folder)
+        shutil.rmtree(folder / "sources")
+        shutil.copytree(PROJECT / "sources", folder / "sources")
+        local = [sys.executable, FULL, "--local", "--params", "params.yaml"]
+        began = time.monotonic()
+        run_real(folder, ["dvc", "repro"] if runner == "dvc" else local)
+        took[runner] = time.monotonic() - began
+        assert (folder / "report/index.html").stat().st_size > 100_000
+        made[runner] = files_of(folder) | verdicts(folder)
+    print({runner: f"{seconds:.0f} s" for runner, seconds in took.items()})
+    assert made["kubeflow"] == made["dvc"]
+
+
+def run_real(folder: Path, command: list[str]) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+
+
+def verdicts(folder: Path) -> dict[str, list]:
+    """Gate -> its rules with what was observed."""
+    files = sorted((folder / "gates").rglob("*.json"))
+    return {str(file.relative_to(folder)): json.loads(file.read_text())["rules"] for file in files}
 
 
 def files_of(folder: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 import small_project
 
 from diffse.errors import DiffseError
-from pipelines import command_line, lint, placement
+from pipelines import command_line, full, lint, placement
 
 PARAMS = small_project.PARAMS | small_project.MORE | {"corpora": ["near"], "recipes": ["score", "bridge"]}
 ON_GPU = ("train", "enhance", "sweep", "swap")
@@ -53,6 +53,22 @@ def test_every_step_has_the_volumes_a_deadline_the_image_and_an_end(documents):
         mounts = {mount["mountPath"] for mount in task.platform["emptyDirMounts"]}
         assert mounts == ({"/tmp", "/dev/shm"} if task.component == "train" else {"/tmp"})
         assert task.platform["securityContext"] == {"runAsNonRoot": True, "runAsUser": "1000"}
+
+
+def test_a_workspace_on_s3_needs_no_volume(folder):
+    for text in ("{}\n", "volume_claim: ''\n"):
+        documents = placed(folder, text, "--workspace", "s3://bucket/project/")
+        assert not [task.name for task in lint.tasks(documents) if task.platform.get("pvcMount")]
+        default = documents[0]["root"]["inputDefinitions"]["parameters"]["workspace"]["defaultValue"]
+        assert default == "s3://bucket/project"
+
+
+def test_steps_that_would_share_nothing_are_refused(folder, capsys):
+    (folder / "none.yaml").write_text("volume_claim: ''\n")
+    options = ["--placement", str(folder / "none.yaml"), "--params", str(folder / "params.yaml")]
+    assert command_line.main(full.PIPELINE, ["--compile", str(folder / "x.yaml"), *options]) == 2
+    said = capsys.readouterr().err
+    assert "none.yaml: volume_claim is empty, so that steps share no folder; give --workspace s3://..." in said
 
 
 def test_retries_wait_longer_each_time(documents):

@@ -5,16 +5,18 @@ import kfp. What a component writes as an artifact is a description of a few kil
 workspace, and its reference says where and which version.
 """
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffse import objects, workspaces
 from diffse.errors import DiffseError
 
 PROCESSES = "DIFFSE_PROCESSES"  # how many a training is divided among; set for steps with several GPUs
@@ -35,25 +37,49 @@ def run(
 ) -> None:
     """Run `diffse <arguments>` in the workspace and describe its product in the artifacts that are given.
 
+    `workspace`: the project folder on a volume, or `s3://bucket/project` (`diffse.workspaces`).
     `needs` are references of the inputs ("": one that nobody has made yet, which is not compared), `reference`
     is the file for that of the product ("": the step is none of the chain and has no settings). `product`
     (Dataset or Model), `numbers` (Metrics) and `text` (Markdown) become small files, `page` (HTML) the report.
     Exits with the command's code if it fails; DiffseError if something promised is not there then.
     """
-    command = [*launcher(arguments[0]), *arguments, "--params", f"{workspace}/params.yaml"]
-    command += [part for needed in needs if needed for part in ("--needs", needed)]
+    options = [part for needed in needs if needed for part in ("--needs", needed)]
     if reference:
-        command += ["--settings", settings, "--write-reference", reference]
+        options += ["--settings", settings, "--write-reference", reference]
     if page is not None:
-        command += ["--page", page.path]
-    with tempfile.TemporaryDirectory() as folder:
+        options += ["--page", page.path]
+    with (
+        _one_line(),
+        workspaces.opened(workspace, arguments, needs) as root,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         card = Path(folder) / "card.json"
-        code = subprocess.run([*command, "--write-card", card], cwd=workspace).returncode
+        words = [*launcher(arguments[0]), *workspaces.words(workspace, arguments)]
+        words += ["--params", root / "params.yaml", *options, "--write-card", card]
+        code = subprocess.run(words, cwd=root, env=workspaces.environment(workspace)).returncode
         if code:
             raise SystemExit(code)
         facts = json.loads(card.read_text(encoding="utf-8"))
     _describe(facts, product, numbers, text, page)
     _check_written(facts["command"], reference, [a for a in (product, numbers, text, page) if a is not None])
+
+
+def conclude(workspace: str, pipeline: str, state: str, message: str, text: Any) -> None:
+    """Run `diffse conclude` in the workspace, whose Markdown goes to the artifact `text`."""
+    root = "." if objects.is_url(workspace) else workspace
+    command = [*launcher("conclude"), "conclude", pipeline, "--params", f"{root}/params.yaml"]
+    command += ["--state", state, f"--message={message}", "--write-text", text.path]
+    subprocess.run(command, check=True, env=workspaces.environment(workspace))
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """A workspace that cannot be fetched or stored ends the step as any other mistake ends the command."""
+    try:
+        yield
+    except DiffseError as error:
+        print(f"diffse: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
 
 
 def launcher(verb: str) -> list[str]:

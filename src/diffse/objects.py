@@ -238,6 +238,13 @@ def upload(path: Path | str, url: str) -> None:
         raise DiffseError(f"{url}: holds {stored} of {path.stat().st_size} bytes of {path}; upload it again")
 
 
+def delete(url: str) -> None:
+    """Delete an object; one that is not there is no error."""
+    bucket, key = split(url)
+    with _told(url):
+        _client(bucket).delete_object(Bucket=bucket, Key=key)
+
+
 # ---------------------------------------------------------------------------------------------- requests
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from diffse.errors import DiffseError
 
 UNPROCESSED = "unprocessed"
+STATE = "state.pt"  # in a model's folder while it is trained
+MEASURES = "measures.parquet"  # beside the mixtures: what their gate has measured
 
 
 def source(root: Path, corpus: str) -> Path:

@@ -38,7 +38,7 @@ from diffse.training_inputs import (
 from diffse.training_log import TrainingLog
 from diffse.validating import Validator
 
-STATE = "state.pt"
+STATE = paths.STATE
 # Settings that change how a run is watched but not what it learns.
 _WATCHING = ("paper", "checkpoint_every", "threads", "recompute", "compile")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffse import audio, storage
+from diffse import audio, paths, storage
 from diffse.audio import AudioError
 from diffse.data import levels, shards
 from diffse.data.parallel import Workers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas
 
 VERSION = 1  # of the measures; a changed one measures everything again
-FILE = "measures.parquet"
+FILE = paths.MEASURES
 _ALONE = 500  # utterances up to which starting processes takes longer than it saves
 _FRAME_SECONDS = 0.02
 _SILENT_DBFS = -70.0  # RMS of a frame that holds no sound
