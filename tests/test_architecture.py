@@ -65,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "unpickling": {"errors"},
     "distributed": {"errors"},
     "networks": {"errors"},  # know no process
+    "compiling": {"errors", "networks"},
     "processes": {"errors"},  # know no network
     "checkpoint": {"errors", "storage"},
     # the mathematics knows neither configuration nor files
@@ -89,10 +90,10 @@ ALLOWED: dict[str, set[str]] = {
     "listening_test": FILES | {"settings", "audio", "metrics", "report"},
     "enhancer": FILES
     | {"settings", "settings_reader", "audio", "spectrogram", "chunking", "data", "recipes", "checkpoint"}
-    | {"pages", "precision"},
+    | {"pages", "precision", "compiling"},
     "training": FILES
     | {"settings", "settings_reader", "spectrogram", "data", "metrics", "enhancer", "recipes", "checkpoint"}
-    | {"ema", "posthoc", "distributed", "runs", "pages", "precision", "networks"},
+    | {"ema", "posthoc", "distributed", "runs", "pages", "precision", "networks", "compiling"},
     "external": FILES | {"settings", "settings_reader", "audio", "data", "external_program"},
     "sweeping": FILES
     | {"settings", "settings_reader", "data", "metrics", "enhancer", "recipes", "report"}
