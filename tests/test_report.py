@@ -245,3 +245,17 @@ def test_other_versions_of_the_data_are_said(copied):
     text = text_of(page_of(root))
     assert f"{GOOD} was trained on another version of demo than the one here." in text
     assert f"The audio of {BAD} on pairs was made from another version of the mixtures." in text
+
+
+def test_other_versions_of_a_metric_are_said_in_one_line(copied):
+    params, root = copied
+    path = paths.results(root, BAD, "demo") / "summary.json"
+    summary = storage.read_json(path)
+    summary["metrics"]["pesq"]["version"] = "pesq 0.0.3"
+    storage.write_json(path, summary)
+    build.run(params, root)
+    text = text_of(page_of(root)).replace("\u200b", "")
+    assert "different versions of a metric are compared on demo (pesq: " in text
+    assert f"; pesq 0.0.3 of {BAD})" in text
+    assert "compared on pairs" not in text
+    assert list((root / "report").glob("index.html"))  # the rest is there

@@ -192,6 +192,58 @@ def test_the_report_shows_both_kinds(tmp_path):
     ).read_text("utf-8").replace("\\", "")
 
 
+SWAPPED = "storm-gagnet-wsj0_chime3"
+
+
+def swapped(root: Path, **changes) -> against.Line:
+    """The line of PESQ of StoRM with the predictor GaGNet, whose swap scored 2.50 on WSJ0+CHiME3."""
+    names = ("storm", "gagnet")
+    values = yaml.safe_load(PARAMS) | {"corpora": ["w"], "train_corpora": ["w"], "recipes": [*names]}
+    values |= {"prepare": {"w": {"preset": "wsj0_chime3_storm"}}}
+    values |= {block: {name: {"preset": name} for name in names} for block in ("train", "enhance")}
+    values |= {"swaps": {"other": {"system": "storm.w", "predictor": "gagnet.w", "corpus": "w"}}}
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    params = settings.load(root / "params.yaml")
+    for name in names:
+        train = dataclasses.asdict(params.train[name])
+        storage.write_json(paths.model(root, f"{name}.w") / "best/checkpoint.json", {"train": train})
+    score = {"mean": 2.50, "low": 2.49, "high": 2.51, "n": 651, "missing": 0}
+    noisy = score | {"mean": 1.38, "reasons": {}}
+    summary = {"system": paths.UNPROCESSED, "corpus": "w", "files": 651, "metrics": {"pesq": noisy}}
+    storage.write_json(paths.results(root, paths.UNPROCESSED, "w") / "summary.json", summary)
+    trial = {"value": None, "evaluations": 51, "parameters": 1, "real_time_factor": 1.0}
+    trials = [
+        trial | {"name": name, "metrics": {"pesq": score}} for name in ("storm.w", "storm.w with gagnet.w")
+    ]
+    swap = {"kind": "swap", "name": "other", "system": "storm.w", "predictor": "gagnet.w", "corpus": "w"}
+    swap |= {
+        "split": "test",
+        "files": 651,
+        "confidence": 0.95,
+        "units": {"pesq": ""},
+        "trials": trials,
+    }
+    storage.write_json(paths.swap(root, "other") / "summary.json", swap | changes)
+    return line_of(root, params, SWAPPED)
+
+
+def test_a_swap_of_predictors_stands_beside_its_row(tmp_path):
+    line = swapped(tmp_path)
+    assert (line.verdict, line.system, line.reason) == ("on", "storm.w with gagnet.w", "")
+    assert line.difference == pytest.approx(2.50 - 2.52)
+
+
+def test_a_swap_of_another_kind_is_refused(tmp_path):
+    assert swapped(tmp_path, split="valid").reason == "scored on the split 'valid'"
+    assert swapped(tmp_path, files=6).reason == "6 of 651 test files"
+    path = paths.model(tmp_path, "gagnet.w") / "best/checkpoint.json"
+    params, facts = settings.load(tmp_path / "params.yaml"), storage.read_json(path)
+    facts["train"]["paper"] += ", small form"
+    swapped(tmp_path)
+    storage.write_json(path, facts)
+    assert line_of(tmp_path, params, SWAPPED).reason == "the predictor is a small form, trained for minutes"
+
+
 # ----------------------------------------------------------------------------------- diffse reproduce
 
 

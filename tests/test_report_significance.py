@@ -204,6 +204,9 @@ def test_the_page_says_who_is_ahead(made):
     assert f"PESQ: {FILES - 1} files that every system has a value for; 1 left out." in text
     assert f"{GOOD} is better" in text
     assert "SI-SDR (dB) by SNR." in text
+    further = text[text.index("Further scores by SNR") :]
+    assert "DNSMOS BAK by SNR." in further
+    assert "PESQ by SNR." not in further[: further.index("File by file")]
     outline = Outline(page)
     assert outline.open == []
     assert all("aria-label" in one for one in outline.all("div") if "scroll" in one.get("class", ""))

@@ -17,6 +17,7 @@ from diffse.report import papers
 from diffse.report.artifacts import Project, Scores, Value
 from diffse.report.compare import metric, number
 from diffse.report.papers import Number, Row
+from diffse.report.trials import Trials
 
 SMALL = "small form"
 # How far two correct measurements of one number may lie apart: rounding, resamplers, seeds, batch sizes.
@@ -24,6 +25,7 @@ TOLERANCES = {"si_sdr": 0.3, "pesq": 0.05, "estoi": 0.01, "stoi": 0.01}
 _TOLERANCE = 0.05  # of all other metrics
 # Settings of a corpus that do not change which files it should hold (`noises: shared` is a published leak).
 _NO_IDENTITY = {"seed", "source", "complete", "min_seconds", "max_rejected", "processes", "noises"}
+_OF_TRIAL = ("mean", "low", "high", "n", "missing")
 _ANCHORS = {"si_sdr": 0.3, "pesq": 0.05, "estoi": 0.02}  # by which test files are recognised
 
 
@@ -68,7 +70,50 @@ def lines(project: Project, params: settings.Params) -> list[Line]:
                 same = row.recipe == preset and (preset != papers.UNPROCESSED or row.corpus.name in here)
                 if row.recipe and same and not row.predictor:
                     found += of_row(row, scores, project, params)
-    return found
+    return [
+        *found,
+        *(line for one in project.trials if one.kind == "swap" for line in _of_swap(one, project, params)),
+    ]
+
+
+def _of_swap(swap: Trials, project: Project, params: settings.Params) -> list[Line]:
+    """Rows of a system with another predictor (paper 002, table V) beside the swap of the same two."""
+    import pandas
+
+    system, predictor, corpus = (swap.facts[key] for key in ("system", "predictor", "corpus"))
+    title = f"{system} with {predictor}"
+    trial = next((trial for trial in swap.rows if trial.name == title), None)
+    if trial is None:
+        return []
+    metrics = {
+        name: Value(**{key: value.get(key) for key in _OF_TRIAL}, reasons={}, unit="", rate=None, version="")
+        for name, value in trial.metrics.items()
+    }
+    scores = Scores(
+        system, corpus, swap.facts["files"], metrics, trial.real_time_factor, trial.evaluations,
+        trial.parameters, None, pandas.DataFrame(),
+    )  # fmt: skip
+    both = tuple(preset_of(name, project)[0] for name in (system, predictor))
+    found = []
+    for row in papers.rows().values():
+        if row.predictor and (row.recipe, row.predictor) == both:
+            found += of_row(row, scores, project, params)
+    trouble = _of_predictor(swap, project)
+    return [dataclasses.replace(line, system=title, reason=line.reason or trouble) for line in found]
+
+
+def _of_predictor(swap: Trials, project: Project) -> str:
+    """What stands in the way of a swap beside what stands in the way of its system; "" if nothing does."""
+    if swap.facts["split"] != "test":
+        return f"scored on the split '{swap.facts['split']}'"
+    whole = project.scores.get((paths.UNPROCESSED, swap.facts["corpus"]))
+    if whole is not None and whole.files != swap.facts["files"]:
+        return f"{swap.facts['files']} of {whole.files} test files"
+    _, small = preset_of(swap.facts["predictor"], project)
+    if small:
+        return "the predictor is a small form, trained for minutes"
+    trained_on = [paths.split_system(swap.facts[key])[1] for key in ("system", "predictor")]
+    return "" if len(set(trained_on)) == 1 else f"the two are trained on {' and '.join(trained_on)}"
 
 
 def of_row(row: Row, scores: Scores, project: Project, params: settings.Params) -> list[Line]:

@@ -296,6 +296,7 @@ def _what_is_missing(project: Project) -> list[str]:
     for model in project.models.values():
         lines += [f"{model.system} {problem}" for problem in _model_problems(model)]
     lines += _version_problems(project)
+    lines += [line for corpus in project.corpora if (line := _mixed_metrics(project, corpus))]
     not_run = sum(gate.success is None for gate in project.gates)
     if not_run:
         lines.append(f"{not_run} of {len(project.gates)} gates have not run; they are named under Gates.")
@@ -311,6 +312,25 @@ def _model_problems(model: Model) -> list[str]:
     if model.validation.empty:
         lines.append("has no validation curve (validation.csv).")
     return lines
+
+
+def _mixed_metrics(project: Project, corpus: str) -> str:
+    """Which metrics of a corpus come from several versions of the metric, in one sentence; "" for none."""
+    versions: dict[str, dict[str, list[str]]] = {}  # metric -> version -> systems
+    for scores in project.evaluated(corpus):
+        for name, value in scores.metrics.items():
+            if value.version and value.mean is not None:
+                versions.setdefault(name, {}).setdefault(value.version, []).append(scores.system)
+    mixed = {name: found for name, found in versions.items() if len(found) > 1}
+    if not mixed:
+        return ""
+    first = "; ".join(
+        f"{version} of {', '.join(systems)}" for version, systems in next(iter(mixed.values())).items()
+    )
+    return (
+        f"Scores of different versions of a metric are compared on {corpus} ({', '.join(mixed)}: {first}); "
+        "run 'diffse evaluate' again on those that are older."
+    )
 
 
 def _version_problems(project: Project) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffse.metrics import statistics
 from diffse.report.artifacts import Project
-from diffse.report.compare import HEAD
+from diffse.report.compare import HEAD, ordered
 from diffse.report.significance import common
 from diffse.settings import Params
 
@@ -62,9 +62,10 @@ class Breakdown:
     unknown: int  # files without the property
 
 
-def breakdowns(project: Project, corpus: str, params: Params, names: tuple[str, ...] = HEAD) -> list[Breakdown]:
-    """Of each metric and each factor that splits the files of a corpus into at least two groups."""
+def breakdowns(project: Project, corpus: str, params: Params) -> list[Breakdown]:
+    """Of each metric, those of HEAD first, and each factor that splits the files into at least two groups."""
     rows = project.evaluated(corpus)
+    names = dict.fromkeys((*HEAD, *ordered({name for scores in rows for name in scores.metrics})))
     facts = _facts(project, corpus)
     if facts.empty:
         return []

@@ -109,12 +109,13 @@ def p_text(value: float) -> str:
 
 
 def breakdown_views(found: list[Breakdown], order: tuple[str, ...]) -> list[dict[str, Any]]:
-    """By factor: a table per metric, and a figure where the factor is a number."""
+    """By factor: a table per metric, apart those beyond HEAD, and a figure where the factor is a number."""
     views: dict[str, dict[str, Any]] = {}
     for one in found:
-        view = views.setdefault(one.factor.column, {"name": one.factor.label, "tables": [], "charts": []})
-        view["tables"].append(_breakdown_table(one))
-        if one.factor.step is not None:
+        new = {"name": one.factor.label, "tables": [], "further": [], "charts": []}
+        view = views.setdefault(one.factor.column, new)
+        view["tables" if one.metric in HEAD else "further"].append(_breakdown_table(one))
+        if one.factor.step is not None and one.metric in HEAD:
             view["charts"].append(_breakdown_chart(one, order))
     return list(views.values())
 
