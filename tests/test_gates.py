@@ -33,9 +33,9 @@ from diffse import checkpoint, paths, settings, storage
 from diffse.data import manifest, shards, stft_cache
 from diffse.data.corpora import registry
 from diffse.errors import DiffseError, GateFailed
-from diffse.metrics import evaluate
+from diffse.metrics import evaluate, table
 from diffse.validation import checkpoint as checkpoint_gate
-from diffse.validation import enhanced, gate, judge, measures, mixtures
+from diffse.validation import enhanced, gate, judge, measures, metrics, mixtures
 from diffse.validation.rules import Subject, Table
 
 # ----------------------------------------------------------------------------------------- a good project
@@ -328,3 +328,11 @@ def test_great_expectations_is_loaded_by_the_gate_alone(good):
         "diffse.metrics.evaluate; assert 'great_expectations' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_known_scores_are_those_of_the_whole_corpus(complete):
+    corpora = {"vbd": settings.VoiceBankDemand(complete=complete)}
+    params = settings.Params(("vbd",), (), (), corpora, {}, {})
+    rules = metrics._anchor_rules(params, "vbd", table.columns(("pesq", "estoi", "si_sdr")))
+    assert bool(rules) is complete

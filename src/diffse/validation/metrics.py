@@ -146,11 +146,12 @@ def _anchor_rules(params: Params, corpus: str, columns: list[Column]) -> list[Ru
     """The unprocessed input must score what is known of it, or the numbers beside it mean something else.
 
     Known are the scores that are published of a corpus, for the metrics that were computed, and those that
-    check.metrics.input_anchors states.
+    check.metrics.input_anchors states. A part of a corpus (`complete: false`) has means of its own.
     """
     limits = params.check.metrics
     table, near = Table("scores"), limits.input_tolerance
-    published = registry.facts(params.prepare[corpus])
+    described = params.prepare[corpus]
+    published = registry.facts(described) if getattr(described, "complete", True) else None
     computed = {column.name for column in columns}
     anchors = {
         name: value for name, value in (published.anchors if published else {}).items() if name in computed
