@@ -19,7 +19,7 @@ RUN apt-get update \
     && install -d -o diffse /workspace
 ENV PATH=/opt/venv/bin:$PATH VIRTUAL_ENV=/opt/venv
 
-# What is only needed to install: uv, the compiler for pesq, and the lock in parts.
+# What is only needed to install: uv, and the compiler for pesq.
 FROM base AS tools
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -27,21 +27,32 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/uv \
     && /opt/uv/bin/pip install --no-cache-dir uv==0.13.8
-COPY requirements.lock /lock/
-RUN grep -E '^(nvidia-|cuda-|triton)' /lock/requirements.lock > /lock/cuda.txt \
-    && grep -E '^torch(audio)?==' /lock/requirements.lock > /lock/torch.txt \
-    && grep -vE '^(nvidia-|cuda-|triton|torch==|torchaudio==)' /lock/requirements.lock > /lock/rest.txt
+
+# The lock without what only develops and tests diffse, in parts (nvidia-ml-py, of dvclive, is Python alone). A
+# change of pyproject.toml that does not change these lists changes none of the layers behind them.
+FROM tools AS lock
+COPY requirements.lock pyproject.toml /lock/
+RUN /opt/uv/bin/uv pip compile --no-cache --no-header --no-annotate --constraint /lock/requirements.lock \
+        --extra train --extra metrics --extra demo --extra validate --extra report --extra pipelines \
+        --extra dashboard --output-file /lock/all.txt /lock/pyproject.toml \
+    && grep -E '^(nvidia-[^m]|cuda-|triton)' /lock/all.txt > /lock/cuda.txt \
+    && grep -E '^torch(audio)?==' /lock/all.txt > /lock/torch.txt \
+    && grep -vE '^(nvidia-[^m]|cuda-|triton|torch(audio)?==)' /lock/all.txt > /lock/rest.txt
 
 FROM tools AS rest
+COPY --from=lock /lock/rest.txt /lock/
 RUN /opt/uv/bin/uv pip install --no-cache --no-deps --compile-bytecode -r /lock/rest.txt
 
 FROM tools AS cuda-libraries
+COPY --from=lock /lock/cuda.txt /lock/
 RUN /opt/uv/bin/uv pip install --no-cache --no-deps -r /lock/cuda.txt
 
 FROM tools AS torch-cuda
+COPY --from=lock /lock/torch.txt /lock/
 RUN /opt/uv/bin/uv pip install --no-cache --no-deps --compile-bytecode -r /lock/torch.txt
 
 FROM tools AS torch-cpu
+COPY --from=lock /lock/torch.txt /lock/
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/uv/bin/uv pip install --no-cache --no-deps --compile-bytecode --index-url ${TORCH_INDEX} -r /lock/torch.txt
 
@@ -52,7 +63,8 @@ RUN /opt/uv/bin/uv pip install --no-cache --no-deps --compile-bytecode /source
 
 # By number, so that a cluster can see that it is not root.
 FROM base AS runtime
-ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GX_ANALYTICS_ENABLED=false DVC_NO_ANALYTICS=1
+ENV HOME=/tmp DVC_SITE_CACHE_DIR=/tmp/dvc PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GX_ANALYTICS_ENABLED=false \
+    DVC_NO_ANALYTICS=1
 USER 1000
 WORKDIR /workspace
 ENTRYPOINT ["diffse"]
