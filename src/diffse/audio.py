@@ -4,10 +4,11 @@ Waves are float32 arrays [channels, samples] with full scale at 1.0. Whatever is
 `AudioError` that names it: libsndfile alone would return a truncated WAV or Ogg file as if it were whole.
 """
 
+import contextlib
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +136,52 @@ def _blocks(path: Path | str) -> Iterator[np.ndarray]:
         raise AudioError(path, f"damaged or truncated ({_plain(error)})") from None
 
 
+def checksum(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file's bytes. AudioError when it cannot be read."""
+    try:
+        return storage.sha256_file(path)
+    except FileNotFoundError:
+        raise AudioError(path, "no such file") from None
+    except OSError as error:
+        raise AudioError(path, f"cannot be read ({error.strerror})") from None
+
+
+class SureFile:
+    """A new file for libsndfile to write to, which alone passes over what fails while it closes a file.
+
+    What the system refuses is kept and raised by `close` (OSError); the file is then not to be used.
+    """
+
+    def __init__(self, path: Path | str):
+        self.name = str(path)  # soundfile takes the format from it
+        self._stream = open(path, "w+b")  # noqa: SIM115 (closed by `close`)
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        return self._kept(lambda: self._stream.write(data))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._kept(lambda: self._stream.seek(offset, whence))  # writes what is buffered
+
+    def tell(self) -> int:
+        return self._kept(self._stream.tell)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._stream.read(size)
+
+    def close(self) -> None:
+        self._kept(self._stream.close)
+        if self._error is not None:
+            raise self._error
+
+    def _kept(self, action: Callable[[], int | None]) -> int:
+        try:
+            return action() or 0
+        except OSError as error:
+            self._error = self._error or error
+            return 0
+
+
 def write(path: Path | str, wave: np.ndarray, rate: int, subtype: str | None = None) -> None:
     """Write `wave` ([channels, samples] or [samples]) atomically; the suffix of `path` gives the format.
 
@@ -144,8 +191,9 @@ def write(path: Path | str, wave: np.ndarray, rate: int, subtype: str | None = N
     frames = np.asarray(wave).T
     with storage.atomic_file(path) as temporary:
         try:
-            soundfile.write(str(temporary), frames, rate, subtype)
-        except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+            with contextlib.closing(SureFile(temporary)) as stream:
+                soundfile.write(stream, frames, rate, subtype)
+        except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError) as error:
             raise DiffseError(
                 f"{path}: cannot be written ({_plain(error)}); check name, space, rights"
             ) from None
@@ -173,7 +221,7 @@ def _decibels(power: float) -> float:
 
 def _plain(error: Exception) -> str:
     """The cause without the path, which libsndfile's message repeats."""
-    text = getattr(error, "error_string", None) or str(error)
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()).rstrip(".")
 
 

@@ -10,6 +10,7 @@ from diffse.errors import DiffseError
 
 _ENDINGS = {
     errno.ENOSPC: "the disk is full; free some space and run the command again (what was there before is kept)",
+    errno.EFBIG: "the file would be larger than the system allows; raise its limit (ulimit -f)",
     errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
     errno.EACCES: "permission denied; check who owns it and its access rights",
     errno.EPERM: "permission denied; check who owns it and its access rights",

@@ -1,5 +1,6 @@
 """`diffse enhance IN OUT --checkpoint X`: files, folders and objects of a store, in bounded memory."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -93,13 +94,14 @@ def enhance_file(enhancer: Enhancer, file: Path, out: Path, key: str) -> tuple[f
             return wave
 
         try:
-            with soundfile.SoundFile(
-                str(temporary), "w", info.rate, info.channels, subtype, format=form
-            ) as sink:
+            with (
+                contextlib.closing(audio.SureFile(temporary)) as written,
+                soundfile.SoundFile(written, "w", info.rate, info.channels, subtype, format=form) as sink,
+            ):
                 for piece in enhancer.stream(read, info.samples, info.rate, key):
                     clipped += 0 if subtype in ("FLOAT", "DOUBLE") else int((np.abs(piece) > 1).sum())
                     sink.write(piece.T)
-        except soundfile.SoundFileError as error:
+        except (soundfile.SoundFileError, OSError) as error:
             raise DiffseError(f"{file}: cannot be enhanced to {out} ({error}); is the disk full?") from None
     return info.samples / info.rate, clipped
 

@@ -183,6 +183,10 @@ class _Transfer:
                 if _status(error) == 416:  # the range begins behind the end
                     return
                 raise
+        if "Range" in options and not response.get("ContentRange", "").startswith(
+            f"bytes {self.start + done}-"
+        ):
+            raise DiffseError(f"{self.url}: the store sends another part than it was asked for")
         self.facts = self.facts or response
         yield from _pieces(response)
 

@@ -1,5 +1,7 @@
 """Manifests: one Parquet row per utterance, with every fact that the audio cannot tell by itself."""
 
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +10,11 @@ from diffse.errors import DiffseError
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 FILE = "manifest.parquet"
 REJECTED = "rejected.csv"  # file, reason
+GROUP = 1 << 16  # rows that are written together
 SPLITS = ("train", "valid", "test")
 
 # Column -> type, in order. Offsets are samples at the rate of the source file; levels and peaks are those of
@@ -76,6 +80,98 @@ ENHANCED_COLUMNS = {
 }
 
 
+class Collector:
+    """Rows on their way to a manifest, on disk until the last one is there: memory does not grow with them.
+
+    A context manager; `path` is a file of its own, which is removed at the end.
+    """
+
+    def __init__(self, path: Path):
+        import pyarrow
+
+        self.path, self.count = path, 0
+        self._told: set[str] = set()  # columns of OPTIONAL that some row has
+        self._schema = _schema(COLUMNS | OPTIONAL)
+        self._sink = pyarrow.OSFile(str(path), "wb")
+        self._writer = pyarrow.ipc.new_stream(self._sink, self._schema)
+
+    def __enter__(self) -> "Collector":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._sink.closed:
+            self._sink.close()
+        self.path.unlink(missing_ok=True)
+
+    def add(self, rows: list[dict]) -> None:
+        """Append rows: column -> value, with those of `OPTIONAL` that a row has something to say in."""
+        import pyarrow
+
+        self.count += len(rows)
+        self._told.update(name for row in rows for name in OPTIONAL if name in row)
+        arrays = [pyarrow.array([row.get(field.name) for row in rows], field.type) for field in self._schema]
+        self._writer.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema))
+
+    def write(self, folder: Path | str) -> None:
+        """Write `<folder>/manifest.parquet`, atomically; bytes depend on the rows alone."""
+        import pyarrow
+        import pyarrow.parquet
+
+        self._writer.close()
+        self._sink.close()
+        names = [*COLUMNS, *(name for name in OPTIONAL if name in self._told)]
+        schema = _schema({name: (COLUMNS | OPTIONAL)[name] for name in names})
+        with (
+            storage.atomic_file(Path(folder) / FILE) as temporary,
+            pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as target,
+            pyarrow.ipc.open_stream(str(self.path)) as stream,
+        ):
+            for group in _groups(stream):
+                target.write_table(_complete(group, schema))
+
+
+def _groups(batches: Iterable["pyarrow.RecordBatch"]) -> Iterator["pyarrow.Table"]:
+    """Tables of `GROUP` rows, and a last one of what is left, whatever the sizes of the batches."""
+    import pyarrow
+
+    waiting: list[pyarrow.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        while sum(map(len, waiting)) >= GROUP:
+            table = pyarrow.Table.from_batches(waiting)
+            yield table[:GROUP]
+            waiting = table[GROUP:].to_batches()
+    if waiting:
+        yield pyarrow.Table.from_batches(waiting)
+
+
+def _complete(table: "pyarrow.Table", schema: "pyarrow.Schema") -> "pyarrow.Table":
+    """The columns of `schema`. What a row does not say in one of `OPTIONAL` is "" or NaN."""
+    import pyarrow
+
+    columns = []
+    for field in schema:
+        column = table[field.name]
+        if column.null_count and field.name not in OPTIONAL:
+            raise ValueError(f"a row of the manifest lacks {field.name}")
+        if column.null_count:
+            column = column.fill_null("" if field.type == pyarrow.string() else math.nan)
+        columns.append(column)
+    return pyarrow.Table.from_arrays(columns, schema=schema).combine_chunks()
+
+
+def _schema(columns: dict[str, str]) -> "pyarrow.Schema":
+    import pyarrow
+
+    types = {
+        "string": pyarrow.string(),
+        "int64": pyarrow.int64(),
+        "float64": pyarrow.float64(),
+        "bool": pyarrow.bool_(),
+    }
+    return pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
+
+
 def write(frame: "pandas.DataFrame", folder: Path | str, columns: dict[str, str] = COLUMNS) -> None:
     """Write `frame` as `<folder>/manifest.parquet`, atomically, with `columns` in their types.
 
@@ -90,13 +186,7 @@ def write(frame: "pandas.DataFrame", folder: Path | str, columns: dict[str, str]
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(f"the manifest lacks {', '.join(missing)}")
-    types = {
-        "string": pyarrow.string(),
-        "int64": pyarrow.int64(),
-        "float64": pyarrow.float64(),
-        "bool": pyarrow.bool_(),
-    }
-    schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
+    schema = _schema(columns)
     # from_pandas=False keeps NaN a number; null would read as "no value was measured"
     arrays = [
         pyarrow.array(frame[name].tolist(), field.type, from_pandas=False)

@@ -16,14 +16,14 @@ from diffse import audio
 from diffse.audio import AudioError
 from diffse.data import augmentation, conditioning, levels, rooms, shards
 from diffse.data.augmentation import Drawn
-from diffse.data.recordings import ANY_CHANNEL, Noise, Rejected, Rir, Speech
+from diffse.data.recordings import ANY_CHANNEL, Noise, Rejected, Rir, Speech, Stamp, stamp
 from diffse.data.reverberation import Shoebox
 from diffse.settings_corpora import Levels, Rooms
-from diffse.storage import sha256_file
 
 SILENT_DBFS = -70.0  # a recording below this holds nothing but the rounding of its samples
 PEAK = 0.99  # louder mixtures are scaled down to it
 CLIPPED = 0.999  # |sample| that counts as clipped
+CHANGED = "was changed or taken away while the corpus was prepared"
 _CROPS = 10  # parts of a noise recording that are tried before it is called silent
 _RAISES = 60  # dB that the SNR is raised by at most against clipping
 
@@ -105,12 +105,23 @@ def make(task: Task) -> Made | Rejected:
             noisy, facts, clipped = _partner(task, clean, clipped)
         else:
             clean, noisy, facts = _mixture(task, clean)
+        _check_unchanged(task)
     except AudioError as error:
         return Rejected(_source_of(task, error.path), error.reason)
     if not np.all(np.isfinite(noisy)):
         return Rejected(task.speech.source, "its samples are too large to be mixed")
     clean, noisy, facts = _augmented(task, clean, noisy, facts)
     return _finish(task, clean, noisy, facts | {"clipped": clipped, "clean_sha256": checksum})
+
+
+def _check_unchanged(task: Task) -> None:
+    """What was read must be what was listed: else checksums in the manifest would be those of other bytes."""
+    speech = task.speech
+    files = [(speech.path, speech.stamp), (speech.noisy_path, speech.noisy_stamp)]
+    files += [(item.path, item.stamp) for item in (task.noise, task.room) if isinstance(item, Noise | Rir)]
+    for path, listed in files:
+        if listed is not None and stamp(path) != listed:
+            raise AudioError(path, CHANGED)
 
 
 def planned_samples(task: Task) -> int:
@@ -147,7 +158,7 @@ def _source_of(task: Task, path: str) -> str:
 def _clean(task: Task) -> tuple[np.ndarray, float, str]:
     """Clean speech [samples] at the task's rate, its share of clipped samples, its checksum."""
     speech, path = task.speech, task.speech.path
-    clean, clipped = _load(path, task.rate, speech.channel, speech.start, speech.samples)
+    clean, clipped = _load(path, speech.stamp, task.rate, speech.channel, speech.start, speech.samples)
     if speech.highpass_hz:
         clean = conditioning.highpass(clean, task.rate, speech.highpass_hz)
     if speech.ramp:
@@ -158,11 +169,13 @@ def _clean(task: Task) -> tuple[np.ndarray, float, str]:
     level = audio.rms_dbfs(clean)
     if level < SILENT_DBFS:
         raise AudioError(path, f"no speech: silent (RMS {level:.0f} dBFS)")
-    return clean, clipped, _checksum(path)
+    return clean, clipped, _checksum(path, speech.stamp)
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path, rate: int, channel: int, start: int, samples: int) -> tuple[np.ndarray, float]:
+def _load(
+    path: Path, listed: Stamp, rate: int, channel: int, start: int, samples: int
+) -> tuple[np.ndarray, float]:
     """One channel of a recording, or of `samples` of it, at `rate`, and its share of clipped samples.
 
     Kept for the next mixtures of the same utterance.
@@ -180,8 +193,8 @@ def _channel(wave: np.ndarray, channel: int, path: Path) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _checksum(path: Path) -> str:
-    return sha256_file(path)
+def _checksum(path: Path, listed: Stamp) -> str:
+    return audio.checksum(path)
 
 
 def _mixture(task: Task, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -284,7 +297,7 @@ def _noise_part(noise: Noise, n_samples: int, rate: int, seed: int) -> tuple[np.
             part = audio.read(noise.path, offset, needed)[0]
         else:
             offset = first + int(rng.integers(usable))
-            whole = _short_noise(noise.path, first, usable)
+            whole = _short_noise(noise.path, noise.stamp, first, usable)
             part = whole[:, (offset - first + np.arange(needed)) % usable]
         part = _channel(part, _chosen(noise, len(part), seed), noise.path)
         if audio.rms_dbfs(part) >= SILENT_DBFS:
@@ -300,7 +313,7 @@ def _chosen(noise: Noise, channels: int, seed: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _short_noise(path: Path, start: int, samples: int) -> np.ndarray:
+def _short_noise(path: Path, listed: Stamp, start: int, samples: int) -> np.ndarray:
     return audio.read(path, start, samples)[0]
 
 
@@ -313,12 +326,13 @@ def _partner(task: Task, clean: np.ndarray, clipped: float) -> tuple[np.ndarray,
         raise AudioError(path, f"has {ours.rate} Hz, its clean partner {theirs.rate} Hz")
     if ours.samples != theirs.samples:
         raise AudioError(path, f"has {ours.samples} samples, its clean partner {theirs.samples}")
-    noisy, noisy_clipped = _load(path, task.rate, speech.channel, speech.start, speech.samples)
+    listed = speech.noisy_stamp
+    noisy, noisy_clipped = _load(path, listed, task.rate, speech.channel, speech.start, speech.samples)
     if np.array_equal(clean, noisy):
         raise AudioError(path, "is identical to its clean partner")
     facts = {
         "noise_source": speech.noisy_source,
-        "noise_sha256": _checksum(path),
+        "noise_sha256": _checksum(path, listed),
         "noise_kind": speech.noise_kind,
         "noise_offset": speech.start,
         "snr_db": math.nan if speech.snr_db is None else speech.snr_db,

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import logging
-import math
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
@@ -26,6 +25,8 @@ from diffse.data.recordings import (
     Speech,
     check_disjoint,
     mixture_id,
+    stamp,
+    stamped,
     with_unique_ids,
 )
 from diffse.data.shards import MAX_BYTES, item_bytes
@@ -45,6 +46,7 @@ class _Job:
     settings: Corpus
     corpus: str
     target: Path  # data/<corpus>/mixtures
+    workspace: Path  # for what is needed until the end
     workers: Workers
 
 
@@ -66,8 +68,8 @@ def run(params: Params, corpus: str, root: Path) -> dict:
         Workers(settings.processes) as workers,
     ):
         source = sources.local(settings, paths.source(root, corpus))
-        found = registry.find(settings, source, workspace, workers)
-        return _prepare(_Job(settings, corpus, target, workers), found)
+        found = stamped(registry.find(settings, source, workspace, workers))
+        return _prepare(_Job(settings, corpus, target, workspace, workers), found)
 
 
 @contextlib.contextmanager
@@ -96,18 +98,19 @@ def _prepare(job: _Job, found: Recordings) -> dict:
             _refuse(job, rejected, f"there is no usable noise for the split '{split}'")
         if found.rirs and not measured[split]:
             _refuse(job, rejected, f"there is no usable room response for the split '{split}'")
-    tasks = sorted(
-        _tasks(job, speech, kinds, measured, counts),
-        key=lambda task: (SPLITS.index(task.speech.split), task.id),
-    )
-    with storage.atomic_folder(job.target) as unfinished:
-        rows, refused = _write_mixtures(job, tasks, unfinished)
+    planned = _planned(speech, counts)
+    tasks = _tasks(job, planned, kinds, measured)
+    with (
+        storage.atomic_folder(job.target) as unfinished,
+        manifest.Collector(job.workspace / "rows") as rows,
+    ):
+        made, refused = _write_mixtures(job, tasks, len(planned), unfinished, rows)
         rejected = _once(rejected + refused)
-        _check_share(job, rejected, total, rows)
+        _check_share(job, rejected, total, rows.count)
         _write_rejected(unfinished / manifest.REJECTED, rejected)
         _write_manifest(rows, unfinished)
     _failed_list(job).unlink(missing_ok=True)
-    return _summary(job, rows, rejected)
+    return _summary(job, made, rejected)
 
 
 def _check_settings(settings: Corpus, where: str) -> None:
@@ -167,12 +170,14 @@ def _scan_noises(job: _Job, noises: list[Noise]) -> tuple[list[Noise], list[Reje
 def scan_noise(noise: Noise) -> Noise | Rejected:
     """Length, rate and checksum of a noise recording, or why it cannot be used."""
     try:
-        scan = audio.scan(noise.path)
+        scan, sha256 = audio.scan(noise.path), audio.checksum(noise.path)
     except audio.AudioError as error:
         return Rejected(noise.source, error.reason)
+    if noise.stamp is not None and stamp(noise.path) != noise.stamp:
+        return Rejected(noise.source, mixing.CHANGED)
     if scan.level_dbfs < mixing.SILENT_DBFS:
         return Rejected(noise.source, f"silent (RMS {scan.level_dbfs:.0f} dBFS)")
-    return replace(noise, samples=scan.samples, rate=scan.rate, sha256=storage.sha256_file(noise.path))
+    return replace(noise, samples=scan.samples, rate=scan.rate, sha256=sha256)
 
 
 def _scan_rirs(job: _Job, rirs: list[Rir]) -> tuple[list[Rir], list[Rejected]]:
@@ -199,29 +204,33 @@ def _kinds(noises: list[Noise]) -> dict[str, dict[str, list[Noise]]]:
     return kinds
 
 
-def _tasks(
-    job: _Job, speech: list, kinds: dict, measured: dict, counts: dict[str, int]
-) -> Iterator[mixing.Task]:
+def _planned(speech: list[Speech], counts: dict[str, int]) -> list[tuple[str, Speech]]:
+    """(id, speech) of every row, in the order of the manifest."""
+    rows = [
+        (mixture_id(item.id, number), item) for item in speech for number in range(1, counts[item.split] + 1)
+    ]
+    return sorted(rows, key=lambda row: (SPLITS.index(row[1].split), row[0]))
+
+
+def _tasks(job: _Job, planned: list[tuple[str, Speech]], kinds: dict, measured: dict) -> Iterator[mixing.Task]:
     settings = job.settings
     min_seconds = getattr(settings, "min_seconds", _DEMO_MIN_SECONDS)
     in_rooms = getattr(settings, "rooms", Rooms())
     levels = getattr(settings, "levels", Levels())
     changes = getattr(settings, "augmentation", Augmentation())
-    for item in speech:
-        for number in range(1, counts[item.split] + 1):
-            row_id = mixture_id(item.id, number)
-            seed = mixing.row_seed(settings.seed, row_id)
-            noise, snr_db, room = None, None, None
-            if item.noisy_path is None:
-                room = rooms.draw(in_rooms, measured[item.split], seed)
-                if kinds[item.split]:
-                    noise, snr_db = mixing.draw(
-                        seed, _allowed(kinds[item.split], item), getattr(settings.snr_db, item.split)
-                    )
-                    snr_db = _snr_db(seed, item, settings, snr_db)
-            task = mixing.Task(row_id, job.corpus, seed, settings.rate, min_seconds, item, noise, snr_db)
-            changed = augmentation.draw(changes, item.split, seed)
-            yield replace(task, room=room, rooms=in_rooms, levels=levels, augmented=changed)
+    for row_id, item in planned:
+        seed = mixing.row_seed(settings.seed, row_id)
+        noise, snr_db, room = None, None, None
+        if item.noisy_path is None:
+            room = rooms.draw(in_rooms, measured[item.split], seed)
+            if kinds[item.split]:
+                noise, snr_db = mixing.draw(
+                    seed, _allowed(kinds[item.split], item), getattr(settings.snr_db, item.split)
+                )
+                snr_db = _snr_db(seed, item, settings, snr_db)
+        task = mixing.Task(row_id, job.corpus, seed, settings.rate, min_seconds, item, noise, snr_db)
+        changed = augmentation.draw(changes, item.split, seed)
+        yield replace(task, room=room, rooms=in_rooms, levels=levels, augmented=changed)
 
 
 def _snr_db(seed: int, item: Speech, settings: Corpus, drawn: float) -> float:
@@ -237,21 +246,37 @@ def _allowed(kinds: dict[str, list[Noise]], item: Speech) -> dict[str, list[Nois
     return {item.noise_kind: kinds[item.noise_kind]} if item.noise_kind else kinds
 
 
-def _write_mixtures(job: _Job, tasks: list, folder: Path) -> tuple[list[dict], list[Rejected]]:
+@dataclass
+class _Made:
+    """What became of the rows so far."""
+
+    utterances: dict[str, int]
+    seconds: float = 0.0
+
+    def count(self, rows: list[dict]) -> None:
+        for row in rows:
+            self.utterances[row["split"]] += 1
+            self.seconds += row["seconds"]
+
+
+def _write_mixtures(
+    job: _Job, tasks: Iterator[mixing.Task], total: int, folder: Path, rows: manifest.Collector
+) -> tuple[_Made, list[Rejected]]:
     """Each worker writes whole shards, so that compression runs in parallel and no audio is passed on."""
-    rows, refused = [], []
+    made, refused = _Made(dict.fromkeys(SPLITS, 0)), []
     with (
-        contextlib.closing(job.workers.map(mixing.make_shard, _shard_tasks(tasks, folder))) as made,
-        tqdm(desc=f"prepare {job.corpus}", total=len(tasks), unit="mixture", disable=None) as progress,
+        contextlib.closing(job.workers.map(mixing.make_shard, _shard_tasks(tasks, folder))) as written,
+        tqdm(desc=f"prepare {job.corpus}", total=total, unit="mixture", disable=None) as progress,
     ):
-        for shard_rows, shard_refused in made:
-            rows += shard_rows
+        for shard_rows, shard_refused in written:
+            rows.add(shard_rows)
+            made.count(shard_rows)
             refused += shard_refused
             progress.update(len(shard_rows) + len(shard_refused))
-    return rows, refused
+    return made, refused
 
 
-def _shard_tasks(tasks: list, folder: Path) -> Iterator[mixing.ShardTask]:
+def _shard_tasks(tasks: Iterator[mixing.Task], folder: Path) -> Iterator[mixing.ShardTask]:
     """Deal tasks in order to shards by their planned lengths, which no process needs to wait for."""
     number, batch, used = 0, [], 0
     for task in tasks:
@@ -273,7 +298,7 @@ def _once(rejected: list[Rejected]) -> list[Rejected]:
     return sorted(first.values(), key=lambda item: item.file)
 
 
-def _check_share(job: _Job, rejected: list[Rejected], total: int, rows: list) -> None:
+def _check_share(job: _Job, rejected: list[Rejected], total: int, rows: int) -> None:
     limit = job.settings.max_rejected
     if rejected and len(rejected) > limit * total:
         _refuse(job, rejected, f"{len(rejected)} of {total} files cannot be used (max_rejected: {limit:g})")
@@ -302,18 +327,12 @@ def _write_rejected(path: Path, rejected: list[Rejected]) -> None:
         table.writerows([item.file, item.reason] for item in rejected)
 
 
-def _write_manifest(rows: list[dict], folder: Path) -> None:
-    import pandas
-
-    told = [name for name in manifest.OPTIONAL if any(name in row for row in rows)]
-    frame = pandas.DataFrame(rows, columns=[*manifest.COLUMNS, *told])
-    empty = {name: "" if manifest.OPTIONAL[name] == "string" else math.nan for name in told}
-    manifest.write(frame.fillna(empty), folder)
+def _write_manifest(rows: manifest.Collector, folder: Path) -> None:
+    rows.write(folder)
 
 
-def _summary(job: _Job, rows: list[dict], rejected: list[Rejected]) -> dict:
-    utterances = {split: sum(row["split"] == split for row in rows) for split in SPLITS}
-    hours = sum(row["seconds"] for row in rows) / 3600.0
+def _summary(job: _Job, made: _Made, rejected: list[Rejected]) -> dict:
+    utterances, hours = made.utterances, made.seconds / 3600.0
     log.info(
         "prepared %s: %s mixtures, %.3f h, %d files rejected", job.corpus, utterances, hours, len(rejected)
     )

@@ -11,8 +11,19 @@ from diffse.errors import DiffseError
 
 ANY_CHANNEL = -1
 
+Stamp = tuple[int, int] | None  # size in bytes and time of change in ns of a file; None: not there
 
-@dataclass(frozen=True)
+
+def stamp(path: Path) -> Stamp:
+    """What shows, without reading it, whether a file is still the one that was listed."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
 class Speech:
     """A clean recording or a part of one, with its noisy partner where the corpus gives ready pairs."""
 
@@ -32,6 +43,8 @@ class Speech:
     snr_db: float | None = None  # where the corpus says it; else it is drawn
     highpass_hz: float = 0.0  # what lies below is filtered out before mixing
     ramp: float = 0.0  # s of a linear rise and fall at the ends
+    stamp: Stamp = None  # of the file when the preparation began; None: not looked at
+    noisy_stamp: Stamp = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,7 @@ class Noise:
     channel: int = 0  # ANY_CHANNEL: drawn for each mixture
     start: float = 0.0  # s of the recording that are not used
     stop: float = 0.0  # s at its end that are not used
+    stamp: Stamp = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ class Rir:
     source: str
     channel: int = 0  # ANY_CHANNEL: drawn for each mixture
     channels: int = 1  # known once it has been scanned
+    stamp: Stamp = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,19 @@ class Recordings:
     noise: list[Noise] = field(default_factory=list)
     rirs: list[Rir] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+
+
+def stamped(found: Recordings) -> Recordings:
+    """The same recordings with the stamps of their files as they are now."""
+    return Recordings(
+        [
+            replace(item, stamp=stamp(item.path), noisy_stamp=item.noisy_path and stamp(item.noisy_path))
+            for item in found.speech
+        ],
+        [replace(item, stamp=stamp(item.path)) for item in found.noise],
+        [replace(item, stamp=stamp(item.path)) for item in found.rirs],
+        found.rejected,
+    )
 
 
 def base_id(speaker: str, stem: str) -> str:

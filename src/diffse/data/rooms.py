@@ -1,7 +1,7 @@
 """Which room the speech of a row is heard in, and the row's speech and target in it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def scan(rir: Rir, max_t60: float) -> Rir | Rejected:
         return Rejected(rir.source, error.reason)
     if t60 > max_t60:
         return Rejected(rir.source, f"decays too slowly (T60 {t60:.2f} s; at most {max_t60:g} s)")
-    return Rir(rir.split, rir.room, rir.path, rir.source, rir.channel, found.channels)
+    return replace(rir, channels=found.channels)
 
 
 def draw(rooms: Rooms, measured: dict[str, list[Rir]], seed: int) -> Rir | Shoebox | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from diffse.audio import AudioError
+from diffse.audio import AudioError, SureFile
 from diffse.errors import DiffseError
 
 MAX_BYTES = 48_000_000  # of samples per shard, three bytes each, before compression
@@ -61,6 +61,7 @@ class ShardWriter:
     ):
         self.folder, self.rate, self.channels, self.max_bytes = Path(folder), rate, channels, max_bytes
         self._stream: soundfile.SoundFile | None = None
+        self._file: SureFile | None = None
         self._count = first  # number of the next shard
         self._position = 0  # samples in the open shard
 
@@ -106,24 +107,31 @@ class ShardWriter:
         self._guard(lambda: self._open(path))
 
     def _open(self, path: str) -> None:
+        self._file = SureFile(path)
         self._stream = soundfile.SoundFile(
-            path, "w", self.rate, self.channels, "PCM_24", format="FLAC", compression_level=_COMPRESSION
+            self._file, "w", self.rate, self.channels, "PCM_24", format="FLAC", compression_level=_COMPRESSION
         )
 
     def _write(self, stored: np.ndarray) -> None:
         self._guard(lambda: self._stream.write(np.ascontiguousarray(stored.T)))
 
     def _close(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            self._guard(stream.close)
+        stream, file = self._stream, self._file
+        self._stream = self._file = None
+        try:
+            if stream is not None:
+                self._guard(stream.close)
+        finally:
+            if file is not None:
+                self._guard(file.close)
 
     def _guard(self, action) -> None:
         try:
             action()
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             path = self.folder / self._name()
-            raise DiffseError(f"{path}: cannot be written ({error}); is the disk full?") from None
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            raise DiffseError(f"{path}: cannot be written ({reason}); is the disk full?") from None
 
 
 def read_stored(folder: Path | str, shard: str, position: int, n_samples: int) -> np.ndarray:
