@@ -356,6 +356,8 @@ FAULTS = {
         ("shapes and types", in_array(f"{CACHE}/train-*.npy", lambda x: x[:-1])),
         ("checksums match", in_array(f"{CACHE}/train-*.npy", lambda x: x * 2)),
         ("checksums match", flipped(f"{CACHE}/valid-*.npy")),
+        ("checksums match", flipped(f"{CACHE}/checksums.npy")),
+        ("pages that were changed", flipped(f"{CACHE}/peaks-train.npy")),
         ("values that are NaN or infinite", in_array(f"{CACHE}/train-*.npy", lambda x: put(x, 5, NAN))),
         ("utterances", both(NO_MIXTURES, in_table(INDEX, lambda t: t.iloc[:0]))),
         ("ids", in_table(INDEX, lambda t: column("id", 0, t["id"][1])(t))),

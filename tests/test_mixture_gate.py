@@ -3,6 +3,8 @@
 import dataclasses
 import html
 import json
+import os
+import random
 import shutil
 from pathlib import Path
 
@@ -85,6 +87,46 @@ def test_the_last_version_that_passed_is_what_drift_is_measured_from(project):
     assert json.loads(path.read_text())["last_version"] == second["statistics"]
     in_manifest(clipped=0.0)(root)
     assert run()["last_version"] == second["statistics"]  # not of the version that failed
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_gate_that_can_read_nothing_keeps_the_last_version(project, times):
+    root, params = project
+    path, table = root / "gates/mixtures/toy.json", root / "data/toy/mixtures/manifest.parquet"
+    path.unlink(missing_ok=True)
+
+    def run():
+        gate.run(params, "mixtures", ("toy",), root)
+        return path.read_bytes()
+
+    run()
+    in_manifest(gender="f")(root)
+    before, whole = run(), table.read_bytes()
+    for _ in range(times):
+        table.write_bytes(whole[:100])
+        with pytest.raises(GateFailed, match="damaged"):
+            run()
+        assert not json.loads(path.read_bytes())["success"]
+    table.write_bytes(whole)
+    assert run() == before
+    assert json.loads(before)["last_version"]
+
+
+def test_one_flipped_byte_anywhere_is_found(project):
+    root, params = project
+    chance = random.Random(0)
+    files = [path for path in sorted((root / "data/toy/cache").iterdir()) if path.name != "cache.json"]
+    assert {path.name for path in files} >= {"checksums.npy", "index.parquet", "peaks-valid.npy"}
+    for path in files:
+        whole = path.read_bytes()
+        place = chance.randrange(len(whole))
+        facts = path.stat()
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << chance.randrange(8)]) + whole[place + 1 :])
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # as version control sees it: unchanged
+        with pytest.raises(GateFailed, match=r"checksums match|files are there|cannot be read|changed"):
+            gate.run(params, "cache", ("toy",), root)
+        path.write_bytes(whole)
+    assert gate.run(params, "cache", ("toy",), root)["success"]
 
 
 def test_one_flipped_byte_is_found_before_training(project):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -364,6 +365,24 @@ def test_damage_is_one_clear_line(damaged, name, damage, expected):
     read_all(damaged)
     damage(damaged / name)
     expect_one_line(lambda: read_all(damaged), expected, str(damaged))
+
+
+def test_a_changed_byte_is_found_by_whoever_reads_it(damaged):
+    """Size and time are as before, so that version control does not see it."""
+    reader = CacheReader(damaged, "train")
+    path = damaged / reader._shards[3]
+    facts, data = path.stat(), bytearray(path.read_bytes())
+    item, frames = 3, int(reader.n_frames[3])
+    frame_size = 2 * 256 * 2 * 2
+    data[128 + (int(reader._frame[item]) + frames // 2) * frame_size] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    expect_one_line(
+        lambda: CacheReader(damaged, "train").read(item, 0, frames), path.name, "damaged (page", "again"
+    )
+    data[128 + (int(reader._frame[item]) + frames // 2) * frame_size] ^= 1
+    path.write_bytes(data)
+    assert CacheReader(damaged, "train").read(item, 0, frames).shape[0] == frames
 
 
 def test_an_unknown_split_and_frames_outside_an_utterance_are_refused(root):

@@ -45,9 +45,45 @@ class LocalFiles:
     def read(self, file: str) -> bytes:
         return (self.folder / file).read_bytes()
 
-    def array(self, file: str, page_sums: np.ndarray) -> np.memmap:
+    def array(self, file: str, page_sums: np.ndarray) -> "CheckedArray":
+        return CheckedArray(self.folder / file, page_sums)
+
+
+class CheckedArray:
+    """A mapped .npy file whose pages are compared with their checksums when they are first used.
+
+    Version control trusts a file whose size and time did not change, and so would a training.
+    """
+
+    def __init__(self, path: Path, page_sums: np.ndarray):
+        self.path, self._sums = path, page_sums
         # copy-on-write, although nobody writes: torch takes no read-only arrays without a warning
-        return np.load(self.folder / file, mmap_mode="c", allow_pickle=False)
+        self._values = np.load(path, mmap_mode="c", allow_pickle=False)
+        self.shape, self.dtype = self._values.shape, self._values.dtype
+        self._start, self._row_bytes = self._values.offset, self._values[:1].nbytes
+        self._bytes = np.memmap(path, np.uint8, "r")
+        self._checked = np.zeros(-(-self._bytes.size // PAGE_BYTES), bool)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Rows first ... last - 1: mapped, not copied."""
+        first, last, _ = rows.indices(self.shape[0])
+        begin, end = (self._start + row * self._row_bytes for row in (first, max(last, first + 1)))
+        pages = slice(begin // PAGE_BYTES, -(-end // PAGE_BYTES))
+        if not self._checked[pages].all():
+            self._check(pages)
+        return self._values[first:last]
+
+    def _check(self, pages: slice) -> None:
+        for number in range(pages.start, pages.stop):
+            page = self._bytes[number * PAGE_BYTES : (number + 1) * PAGE_BYTES]
+            if not self._checked[number] and hashlib.sha256(page).digest() != self._stated(number):
+                raise DiffseError(
+                    f"{self.path}: damaged (page {number} is not what was written); write the cache again"
+                )
+            self._checked[number] = True
+
+    def _stated(self, number: int) -> bytes:
+        return bytes(self._sums[number]) if number < len(self._sums) else b""
 
 
 class RemoteFiles:

@@ -1,14 +1,17 @@
 """Gate of the STFT cache: data/<corpus>/cache, against the mixtures that it was made from."""
 
 import dataclasses
+import hashlib
 import math
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffse import paths, storage
-from diffse.data import cache_reader, manifest, shards
+from diffse.data import cache_files, cache_reader, manifest, shards
+from diffse.data.cache_files import PAGE_BYTES
 from diffse.errors import DiffseError
 from diffse.settings import CacheRules, Params, Stft
 from diffse.validation.rules import Rule, Subject, Table
@@ -21,7 +24,13 @@ if TYPE_CHECKING:
 AGAIN = "run 'diffse cache' again"
 EXACT_DB = -300.0  # stands for no error at all
 _TRAINED_ON = ("train", "valid")
-_STATED = ("corpus", "rate", "stft", "mixtures_sha256", "files", "storage_error_db", "statistics")
+_STATED = (
+    "corpus", "rate", "stft", "mixtures_sha256", "index_sha256", "checksums_sha256", "files",
+    "storage_error_db", "statistics",
+)  # fmt: skip
+_FILE_COLUMNS = [
+    "id", "readable", "shape_matches", "checksum_matches", "damaged_pages", "non_finite", "frames",
+]  # fmt: skip
 _BLOCK = 4096  # frames looked at together
 
 
@@ -84,33 +93,64 @@ def _description_table(
 
 
 def _file_table(folder: Path, description: dict[str, Any]) -> "pandas.DataFrame":
-    """One row per array file: whether it is there, whole, of the stated shape and finite."""
+    """One row per file: whether it is there and whole; an array also of the stated shape and finite."""
     import pandas
 
     coefficients = cache_reader.layout(Stft(**description["stft"]))
-    rows = []
+    rows, sums = [], _page_sums(folder, description)
     for name, stated in sorted(description["files"].items()):
         tail, dtype = ((2,), "float32") if name.startswith("peaks-") else coefficients
         shape = (stated["frames"], *tail)
-        rows.append({"id": name, **_look_into(folder / name, shape, np.dtype(dtype), stated["sha256"])})
-    return pandas.DataFrame(
-        rows, columns=["id", "readable", "shape_matches", "checksum_matches", "non_finite", "frames"]
-    )
+        look = _look_into(folder / name, shape, np.dtype(dtype), stated["sha256"], sums.get(name))
+        rows.append({"id": name, **look})
+    for name, stated in (
+        (cache_reader.INDEX, description["index_sha256"]),
+        (cache_files.CHECKSUMS, description["checksums_sha256"]),
+    ):
+        there = (folder / name).is_file()
+        matches = storage.sha256_file(folder / name) == stated if there else None
+        rows.append({"id": name, "readable": there, "checksum_matches": matches, "frames": 0})
+    return pandas.DataFrame(rows, columns=_FILE_COLUMNS)
 
 
-def _look_into(path: Path, shape: tuple[int, ...], dtype: np.dtype, sha256: str) -> dict[str, Any]:
+def _page_sums(folder: Path, description: dict[str, Any]) -> dict[str, np.ndarray]:
+    """File -> SHA-256 of its pages; empty where they are not those that were written."""
+    path, files = folder / cache_files.CHECKSUMS, description["files"]
+    if not path.is_file() or storage.sha256_file(path) != description["checksums_sha256"]:
+        return {}
+    sums = np.load(path, allow_pickle=False)
+    ends = np.cumsum([stated["pages"] for stated in files.values()])
+    return {
+        name: sums[end - stated["pages"] : end] for (name, stated), end in zip(files.items(), ends, strict=True)
+    }
+
+
+def _look_into(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, sha256: str, sums: np.ndarray | None
+) -> dict[str, Any]:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return {"readable": False, "frames": 0}
     blocks = (values[start : start + _BLOCK] for start in range(0, len(values), _BLOCK))
+    damaged = None if sums is None else _damaged_pages(path, sums)
     return {
         "readable": True,
         "shape_matches": values.shape == shape and values.dtype == dtype,
-        "checksum_matches": storage.sha256_file(path) == sha256,
+        # pages that are all in order are the file that was written: it need not be read a second time
+        "checksum_matches": damaged == 0 or storage.sha256_file(path) == sha256,
+        "damaged_pages": damaged,
         "non_finite": int(sum(block.size - np.count_nonzero(np.isfinite(block)) for block in blocks)),
         "frames": len(values),
     }
+
+
+def _damaged_pages(path: Path, sums: np.ndarray) -> int:
+    """How many pages of a file are not those whose checksums, uint8 [pages, 32], were written with it."""
+    with open(path, "rb") as stream:
+        found = [hashlib.sha256(page).digest() for page in iter(lambda: stream.read(PAGE_BYTES), b"")]
+    stated = [bytes(row) for row in sums]
+    return sum(one != other for one, other in zip_longest(found, stated))
 
 
 def _utterance_table(
@@ -219,10 +259,11 @@ def _content_rules(limits: CacheRules) -> list[Rule]:
     files, utterances, sample = Table("files"), Table("utterances"), Table("sample")
     # what cannot be read breaks the rule that says so, and no second one
     return [
-        files.rows("files", 4, AGAIN),  # coefficients and peaks of two splits
+        files.rows("files", 6, AGAIN),  # coefficients and peaks of two splits, index and checksums
         files.true("files are there", "readable", AGAIN),
         files.true("shapes and types", "shape_matches", AGAIN, missing=1.0),
         files.true("checksums match", "checksum_matches", AGAIN, missing=1.0),
+        files.within("pages that were changed", "damaged_pages", 0, 0, AGAIN, missing=1.0),
         files.within("values that are NaN or infinite", "non_finite", 0, 0, AGAIN, missing=1.0),
         utterances.rows("utterances", 2, AGAIN),
         utterances.unique("ids", "id", AGAIN),

@@ -39,7 +39,7 @@ def run(params: Params, artifact: str, names: tuple[str, ...], root: Path) -> di
         subject = import_module(f"diffse.validation.{artifact}").subject(params, names, root)
     except DiffseError as error:
         # a gate that passed before must not stand beside an artifact that cannot be read now
-        result = _unreadable(artifact, names, str(error))
+        result = _unreadable(artifact, names, str(error)) | {"before": _before(path)}
         storage.write_json(path, result)
         page.write(result, path.with_suffix(".html"))
         raise GateFailed(f"{_title(artifact, names)}: {error}") from None
@@ -162,6 +162,18 @@ def _unreadable(artifact: str, names: tuple[str, ...], reason: str) -> dict[str,
         "inputs": {},
         "great_expectations": None,
     }
+
+
+def _before(path: Path) -> dict[str, Any]:
+    """What the result that is replaced says about earlier versions; a later gate goes on from there."""
+    try:
+        result = storage.read_json(path)
+    except DiffseError:
+        return {}
+    if not isinstance(result, dict):
+        return {}
+    kept = ("success", "inputs", "statistics", "last_version")
+    return result.get("before") or {name: result[name] for name in kept if name in result}
 
 
 def _line(artifact: str, names: tuple[str, ...], subject: Subject, outcome: Outcome) -> str:

@@ -143,6 +143,7 @@ def _last(root: Path, corpus: str, folder: Path) -> dict[str, float]:
         result = storage.read_json(paths.gate(root, "mixtures", corpus))
     except DiffseError:
         return {}
+    result = result.get("before", result)  # the mixtures could not be read last time
     known = result.get("last_version", {})
     judged = next(iter(result.get("inputs", {}).values()), "")
     if result.get("success") and judged != storage.sha256_file(folder / manifest.FILE):
