@@ -114,6 +114,19 @@ def test_taking_half_of_the_noise_away_gains_six_decibels(copy):
     assert of_enhanced["metrics"]["estoi"]["rate"] == 10000
 
 
+def test_a_summary_names_what_its_scores_were_made_from(copy):
+    root, params = copy
+    for system in ("unprocessed", SYSTEM):
+        evaluate.run(params, system, "toy", root)
+    mixtures, enhanced = paths.mixtures(root, "toy"), paths.enhanced(root, SYSTEM, "toy")
+    of_noisy, of_enhanced = (results(root, system)[1]["made_from"] for system in ("unprocessed", SYSTEM))
+    assert of_noisy == {"mixtures_sha256": storage.sha256_file(mixtures / "manifest.parquet")}
+    assert of_enhanced["mixtures_sha256"] == of_noisy["mixtures_sha256"]
+    assert of_enhanced["enhanced_sha256"] == storage.sha256_file(enhanced / "manifest.parquet")
+    stated = json.loads((enhanced / "enhanced.json").read_text())
+    assert of_enhanced.get("checkpoint_sha256") == stated.get("checkpoint_sha256")
+
+
 def test_the_number_of_processes_changes_no_byte(copy):
     root, params = copy
     written = []

@@ -303,6 +303,21 @@ def test_loss_ratio_is_that_of_medians():
     assert np.isnan(checkpoint_gate.loss_ratio(np.array([])))
 
 
+def test_snapshots_that_an_average_was_made_of_are_compared(project):
+    root, params = project
+    snapshot, described = paths.model(root, SYSTEM) / "snapshots/ema-1.safetensors", root / "enhanced" / SYSTEM
+    snapshot.parent.mkdir()
+    snapshot.write_bytes(b"weights")
+    path = described / "toy/enhanced.json"
+    facts = json.loads(path.read_text()) | {"ema": 0.05}
+    storage.write_json(path, facts | {"snapshots_sha256": {snapshot.name: storage.sha256_file(snapshot)}})
+    assert gate.run(params, "enhanced", NAMES["enhanced"], root)["success"]
+    for change in (lambda: snapshot.write_bytes(b"weighty"), snapshot.unlink):
+        change()
+        with pytest.raises(GateFailed, match="made with the present checkpoint"):
+            gate.run(params, "enhanced", NAMES["enhanced"], root)
+
+
 def test_silence_out_of_silence_is_right(project):
     root, params = project
     in_audio(enhanced_of, lambda wave: wave * 0)(root)

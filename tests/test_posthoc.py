@@ -1,5 +1,6 @@
 """Power-function averages, and averages of other lengths from their snapshots."""
 
+import hashlib
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from diffse import posthoc
 from diffse.ema import LONGEST, PowerEMA, gamma_of, power_beta, std_of
 from diffse.errors import DiffseError
 from diffse.posthoc import (
@@ -234,6 +236,14 @@ def test_average_of_a_half_precision_network_is_kept_in_float32():
 
 
 # Snapshots
+
+
+def test_what_an_average_is_made_of_is_named_with_its_checksums(walked):
+    folder, _ = walked
+    named = posthoc.checksums(folder, 0.075)
+    assert len(named) > 2
+    assert named == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in named}
+    assert posthoc.checksums(folder, 0.1, 512 * BATCH).items() <= named.items()
 
 
 def test_stored_length_comes_back_bit_by_bit_with_the_buffers_of_its_time(walked):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffse import audio, checkpoint, costs, paths, settings
+from diffse import audio, checkpoint, costs, paths, posthoc, settings
 from diffse.data import manifest, shards
 from diffse.enhancer import Enhancer, checked_device
 from diffse.errors import DiffseError
@@ -55,6 +55,8 @@ def run(params: settings.Params, system: str, corpus: str, root: Path) -> dict:
             "seed": options.seed,
             "ema": options.ema,
         }
+        if options.ema is not None:
+            summary["snapshots_sha256"] = posthoc.checksums(folder.parent / posthoc.FOLDER, options.ema)
         seconds = float(table["n_samples"].sum()) / enhancer.rate
         summary["real_time_factor"] = float(f"{table['compute_seconds'].sum() / seconds:.3g}")
         write_json(temporary / "enhanced.json", summary)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from diffse.ema import LONGEST, PowerEMA, gamma_of
 from diffse.errors import DiffseError
-from diffse.storage import atomic_file
+from diffse.storage import atomic_file, sha256_file
 
 FOLDER = "snapshots"  # of a model, beside its checkpoints
 
@@ -186,6 +186,11 @@ def _refusal(folder: Path, std: float, seen: int, stored: list[Profile], error: 
     possible = " or ".join(f"{first:.3f} to {last:.3f}" for first, last in lengths(stored, seen))
     what = f"lengths of {possible}" if possible else f"the time of the last snapshot, {stored[-1][0]}"
     return f"{folder}: no average of length {std} at {seen} samples ({why}); possible: {what}"
+
+
+def checksums(folder: Path, std: float, seen: int | None = None) -> dict[str, str]:
+    """Snapshot -> SHA-256, of all that an average is made of; arguments and errors as those of `plan`."""
+    return {each.path.name: sha256_file(each.path) for each in plan(folder, std, seen).snapshots}
 
 
 def reconstruct(folder: Path, std: float, seen: int | None = None) -> dict[str, Tensor]:

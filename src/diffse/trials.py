@@ -117,7 +117,8 @@ def measure(plan: Plan, folder: Path) -> list[dict[str, Any]]:
         for variant in plan.variants:
             key = _key(plan, variant)
             trial = known.get(key) or {"key": key} | _measured(plan, variant, workers, bar)
-            trials.append(trial | {"name": variant.name, "value": variant.value, "family": variant.family})
+            named = {"name": variant.name, "value": variant.value, "family": variant.family}
+            trials.append(trial | named | {"made_from": variant.made_from})
             storage.write_json(progress, {"format": FORMAT, "trials": trials})
     return trials
 

@@ -51,6 +51,7 @@ def run(params: Params, system: str, corpus: str, root: Path) -> dict[str, Any]:
         "system": system,
         "corpus": corpus,
         **{name: description.get(name) for name in _OF_SYSTEM},
+        "made_from": _made_from(root, system, corpus, description),
         "files": len(rows),
         "metrics": results.metric_entries(rows, plan, settings, int(mixtures["rate"].iloc[0])),
     }
@@ -79,6 +80,17 @@ def _description(root: Path, system: str, corpus: str) -> dict[str, Any]:
     if description.get("mixtures_sha256") != current:
         raise DiffseError(f"{folder}: enhanced from other mixtures than the present; run its stage again")
     return description
+
+
+def _made_from(root: Path, system: str, corpus: str, description: dict[str, Any]) -> dict[str, Any]:
+    """Checksums of the manifests that name the audio, and of the weights that made it."""
+    found = {"mixtures_sha256": storage.sha256_file(paths.mixtures(root, corpus) / "manifest.parquet")}
+    if system != paths.UNPROCESSED:
+        found["enhanced_sha256"] = storage.sha256_file(
+            paths.enhanced(root, system, corpus) / "manifest.parquet"
+        )
+    of_weights = ("checkpoint_sha256", "snapshots_sha256")
+    return found | {name: description[name] for name in of_weights if name in description}
 
 
 def _texts(file: str, root: Path) -> dict[str, str]:

@@ -73,8 +73,14 @@ def _description_facts(params: Params, system: str, corpus: str, root: Path) -> 
     if system in params.external:
         return facts | {"from_these_settings": stated.get("settings") == to_plain(params.external[system])}
     weights = _weights(params, system, root)
-    present = storage.sha256_file(weights) if weights.is_file() else "missing"
-    return facts | {"from_these_weights": stated.get("checkpoint_sha256") == present}
+    made_of = {weights: stated.get("checkpoint_sha256")}
+    if snapshots := stated.get("snapshots_sha256"):
+        from diffse import posthoc  # which needs torch
+
+        folder = paths.model(root, system) / posthoc.FOLDER
+        made_of |= {folder / name: sha256 for name, sha256 in snapshots.items()}
+    present = {path: storage.sha256_file(path) if path.is_file() else "missing" for path in made_of}
+    return facts | {"from_these_weights": made_of == present}
 
 
 def _utterance_table(frame: "pandas.DataFrame", folder: Path) -> "pandas.DataFrame":
