@@ -22,6 +22,7 @@ import numpy as np
 import pandas
 import soundfile
 import torch
+from reference import data as reference
 
 from diffse import paths, storage
 from diffse.data import manifest, shards, stft_cache
@@ -52,44 +53,17 @@ def write_corpus(root: Path, pairs: int, seconds: float) -> None:
     manifest.write(pandas.DataFrame(rows), folder)
 
 
-def plain_compress(X: torch.Tensor) -> torch.Tensor:
-    """As published: magnitude and angle apart."""
-    return FACTOR * X.abs() ** 0.5 * torch.exp(1j * X.angle())
-
-
-class PlainSource:
-    """As published: whole files, one transform per signal."""
-
-    def __init__(self, folder: Path, pairs: int):
-        self.folder, self.pairs = folder, pairs
-        self.window, self.rng = torch.hann_window(510), np.random.default_rng(0)
-
-    def sample(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        stem = f"{k % self.pairs:05d}"
-        waves = [
-            torch.from_numpy(soundfile.read(self.folder / f"{stem}_{name}.wav", dtype="float32")[0])
-            for name in ("clean", "noisy")
-        ]
-        length = (FRAMES - 1) * 128
-        start = int(self.rng.integers(len(waves[0]) - length))
-        clean, noisy = (wave[start : start + length] for wave in waves)
-        peak = noisy.abs().max()
-        return self.transform(clean / peak), self.transform(noisy / peak)
-
-    def transform(self, wave: torch.Tensor) -> torch.Tensor:
-        X = torch.stft(wave, 510, 128, window=self.window, center=True, return_complex=True)
-        return plain_compress(X)
-
-    def batch(self, step: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        pairs = [self.sample(k) for k in range(step * batch, (step + 1) * batch)]
-        return torch.stack([clean for clean, _ in pairs]), torch.stack([noisy for _, noisy in pairs])
-
-
 def measure(action: Callable[[], None], count: int) -> tuple[float, float]:
     """(wall, CPU) milliseconds per item of an action that makes `count` items."""
     wall, cpu = time.perf_counter(), time.process_time()
     action()
     return (time.perf_counter() - wall) * 1e3 / count, (time.process_time() - cpu) * 1e3 / count
+
+
+def read_all(source: object, steps: int) -> None:
+    """Every batch, dropped before the next one is made, as a training does."""
+    for step in range(steps):
+        source.batch(step, BATCH)
 
 
 def take_turns(actions: dict[str, Callable[[], None]], count: int, rounds: int) -> dict[str, dict]:
@@ -100,14 +74,14 @@ def take_turns(actions: dict[str, Callable[[], None]], count: int, rounds: int) 
     for _ in range(rounds):
         for name, action in actions.items():
             times[name].append(measure(action, count))
-    reference = times[list(actions)[-1]]
+    slowest = times[list(actions)[-1]]
     return {
         name: {
             "wall_ms": statistics.median(wall for wall, _ in found),
             "cpu_ms": statistics.median(cpu for _, cpu in found),
             "per_second": 1e3 / statistics.median(wall for wall, _ in found),
             "times_plain_cpu": statistics.median(
-                plain / own for (_, own), (_, plain) in zip(found, reference, strict=True)
+                plain / own for (_, own), (_, plain) in zip(found, slowest, strict=True)
             ),
         }
         for name, found in times.items()
@@ -139,13 +113,10 @@ def run(pairs: int, seconds: float, crops: int, rounds: int) -> dict:
             "audio shards": WaveSource(
                 MixtureWaves(paths.mixtures(root, "bench"), "train"), Spectrogram(factor=FACTOR), FRAMES, 0
             ),
-            "plain": PlainSource(root / "files", pairs),
+            "plain": reference.Crops(root / "files", pairs, FRAMES, FACTOR),
         }
         path = take_turns(
-            {
-                kind: lambda source=source: [source.batch(step, BATCH) for step in range(steps)]
-                for kind, source in sources.items()
-            },
+            {kind: lambda source=source: read_all(source, steps) for kind, source in sources.items()},
             steps * BATCH,
             rounds,
         )
@@ -153,7 +124,7 @@ def run(pairs: int, seconds: float, crops: int, rounds: int) -> dict:
     compression = take_turns(
         {
             "scaling": lambda: [Spectrogram().compress(X) for _ in range(20)],
-            "plain": lambda: [plain_compress(X) for _ in range(20)],
+            "plain": lambda: [reference.compress(X, FACTOR) for _ in range(20)],
         },
         20,
         rounds,

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from reference import mixing as reference
 
 from diffse import paths, storage
 from diffse.data import prepare, reverberation
@@ -69,42 +70,6 @@ def mix(root: Path, mixtures: int, processes: int) -> None:
     prepare.run(Params(("bench",), (), (), {"bench": settings}, {}, {}), "bench", root)
 
 
-def mix_plainly(source: Path, target: Path, mixtures: int) -> None:
-    """As published scripts do."""
-    rng = np.random.default_rng(0)
-    noises = sorted(source.glob("noise/*/*.wav"))
-    target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.glob("clean/*/*.wav")):
-        for number in range(mixtures):
-            clean, rate = soundfile.read(path)
-            noise, _ = soundfile.read(noises[rng.integers(len(noises))])
-            start = rng.integers(len(noise) - len(clean))
-            noise = noise[start : start + len(clean)]
-            factor = 10 ** (-rng.uniform(0, 20) / 20) * np.sqrt(np.mean(clean**2) / np.mean(noise**2))
-            for name, wave in (("clean", clean), ("noisy", clean + factor * noise)):
-                soundfile.write(target / f"{path.stem}_{number}_{name}.wav", wave, rate)
-
-
-def simulate_plainly(room: reverberation.Shoebox) -> np.ndarray:
-    """A room and, in a second simulation, its direct sound, by pyroomacoustics alone."""
-    import pyroomacoustics as pra
-
-    absorption, order = pra.inverse_sabine(room.t60, room.size)
-    kinds = (
-        {"materials": pra.Material(absorption), "max_order": min(3, order), "ray_tracing": True},
-        {"materials": pra.Material(0.99), "max_order": 0},
-    )
-    for kind in kinds:
-        box = pra.ShoeBox(room.size, RATE, **kind)
-        box.add_source(list(room.source))
-        box.add_microphone(list(room.microphone))
-        pra.random.seed(room.seed)
-        box.compute_rir()
-        if "ray_tracing" in kind:
-            wet = box.rir[0][0]
-    return wet
-
-
 def measure_mixing(root: Path, utterances: int, rounds: int) -> dict:
     source, mixtures = paths.source(root, "bench"), max(1, utterances // CLEAN_FILES)
     write_sources(source)
@@ -112,7 +77,7 @@ def measure_mixing(root: Path, utterances: int, rounds: int) -> dict:
     ways = {
         "diffse, 2 processes": lambda: mix(root, mixtures, 2),
         "diffse, 1 process": lambda: mix(root, mixtures, 1),
-        "plain": lambda: mix_plainly(source, root / "plain", mixtures),
+        "plain": lambda: reference.mix(source, root / "plain", mixtures),
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     mix(root, 1, 1)  # imports and the file cache
@@ -152,12 +117,12 @@ def measure_scaling(root: Path, sizes: list[int]) -> list[dict]:
 def measure_rooms(count: int) -> dict:
     rooms = [reverberation.draw_room(SimulatedRooms(), seed) for seed in range(count + 1)]
     reverberation.simulate(rooms[-1], RATE)
-    simulate_plainly(rooms[-1])
+    reference.simulate(rooms[-1])
     ours, theirs, apart = [], [], 0.0
     for room in rooms[:count]:
         found: list[np.ndarray] = []
         ours.append(timed(lambda room=room, found=found: found.append(reverberation.simulate(room, RATE).wave)))
-        theirs.append(timed(lambda room=room, found=found: found.append(simulate_plainly(room))))
+        theirs.append(timed(lambda room=room, found=found: found.append(reference.simulate(room))))
         apart = max(apart, float(np.max(np.abs(found[0] - found[1])) / np.max(np.abs(found[1]))))
     ratios = [b[1] / a[1] for a, b in zip(ours, theirs, strict=True)]
     return {
