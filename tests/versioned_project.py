@@ -48,7 +48,7 @@ def git(folder: Path, *command: str) -> None:
     subprocess.run(["git", "-C", folder, *identity, *command], check=True, capture_output=True)
 
 
-def create(root: Path, remote: str, endpoint: str) -> Path:
+def create(root: Path, remote: str, endpoint: str, keys: tuple[str, str] = (KEY, SECRET)) -> Path:
     """Versions `one` and `two` as git tags, both pushed; keys in DVC's local configuration only."""
     root.mkdir()
     git(root, "init", "-q", "-b", "main")
@@ -60,7 +60,7 @@ def create(root: Path, remote: str, endpoint: str) -> Path:
         f"[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n"
         f"    url = {remote}\n    endpointurl = {endpoint}\n    region = us-east-1\n"
     )
-    write_keys(root)
+    write_keys(root, *keys)
     write_mixtures(root)
     publish(root, "one")
     change(root)
@@ -68,8 +68,8 @@ def create(root: Path, remote: str, endpoint: str) -> Path:
     return root
 
 
-def write_keys(root: Path, secret: str = SECRET) -> None:
-    text = f"['remote \"store\"']\n    access_key_id = {KEY}\n    secret_access_key = {secret}\n"
+def write_keys(root: Path, key: str = KEY, secret: str = SECRET) -> None:
+    text = f"['remote \"store\"']\n    access_key_id = {key}\n    secret_access_key = {secret}\n"
     (root / ".dvc/config.local").write_text(text)
 
 
@@ -107,8 +107,8 @@ def no_keys(secret: str = "") -> Iterator[None]:
         yield
 
 
-def clone(root: Path, target: Path, revision: str = "two") -> Path:
+def clone(root: Path, target: Path, revision: str = "two", keys: tuple[str, str] = (KEY, SECRET)) -> Path:
     """What somebody else has: git's files, and keys; no data and no cache of DVC."""
     subprocess.run(["git", "clone", "-q", "-b", revision, root, target], check=True, capture_output=True)
-    write_keys(target)
+    write_keys(target, *keys)
     return target
