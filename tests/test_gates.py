@@ -310,7 +310,9 @@ def test_snapshots_that_an_average_was_made_of_are_compared(project):
     snapshot.write_bytes(b"weights")
     path = described / "toy/enhanced.json"
     facts = json.loads(path.read_text()) | {"ema": 0.05}
-    storage.write_json(path, facts | {"snapshots_sha256": {snapshot.name: storage.sha256_file(snapshot)}})
+    storage.write_json(
+        path, facts | {"snapshots_sha256": {f"snapshots/{snapshot.name}": storage.sha256_file(snapshot)}}
+    )
     assert gate.run(params, "enhanced", NAMES["enhanced"], root)["success"]
     for change in (lambda: snapshot.write_bytes(b"weighty"), snapshot.unlink):
         change()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffse import audio, checkpoint, costs, paths, posthoc, settings
+from diffse import audio, checkpoint, costs, paths, recipes, settings
 from diffse.data import manifest, shards
 from diffse.enhancer import Enhancer, checked_device
 from diffse.errors import DiffseError
@@ -56,7 +56,7 @@ def run(params: settings.Params, system: str, corpus: str, root: Path) -> dict:
             "ema": options.ema,
         }
         if options.ema is not None:
-            summary["snapshots_sha256"] = posthoc.checksums(folder.parent / posthoc.FOLDER, options.ema)
+            summary["snapshots_sha256"] = recipes.snapshots(folder, options.ema)
         seconds = float(table["n_samples"].sum()) / enhancer.rate
         summary["real_time_factor"] = float(f"{table['compute_seconds'].sum() / seconds:.3g}")
         write_json(temporary / "enhanced.json", summary)

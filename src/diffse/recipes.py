@@ -298,6 +298,12 @@ def load_system(
     return assemble(train, stft, enhance, network.to(device), description)
 
 
+def snapshots(path: str | Path, std: float) -> dict[str, str]:
+    """Files below a model's folder that its average of length `std` is made of -> SHA-256."""
+    found = posthoc.checksums(checkpoint.find(path).parent / posthoc.FOLDER, std)
+    return {f"{posthoc.FOLDER}/{name}": sha256 for name, sha256 in found.items()}
+
+
 def with_predictor(system: System, path: str | Path, device: str | torch.device = "cpu") -> System:
     """A StoRM system with the predictor of another checkpoint: a predictive system or another StoRM one.
 

@@ -74,11 +74,8 @@ def _description_facts(params: Params, system: str, corpus: str, root: Path) -> 
         return facts | {"from_these_settings": stated.get("settings") == to_plain(params.external[system])}
     weights = _weights(params, system, root)
     made_of = {weights: stated.get("checkpoint_sha256")}
-    if snapshots := stated.get("snapshots_sha256"):
-        from diffse import posthoc  # which needs torch
-
-        folder = paths.model(root, system) / posthoc.FOLDER
-        made_of |= {folder / name: sha256 for name, sha256 in snapshots.items()}
+    snapshots = stated.get("snapshots_sha256", {})
+    made_of |= {paths.model(root, system) / name: sha256 for name, sha256 in snapshots.items()}
     present = {path: storage.sha256_file(path) if path.is_file() else "missing" for path in made_of}
     return facts | {"from_these_weights": made_of == present}
 
