@@ -34,7 +34,7 @@ class Package:
     @functools.cached_property
     def documents(self) -> list[dict]:
         """The pipeline and, if there is one, its Kubernetes part."""
-        return list(yaml.safe_load_all(self.path.read_text(encoding="utf-8")))
+        return list(yaml.load_all(self.path.read_text(encoding="utf-8"), yaml.CSafeLoader))
 
     @functools.cached_property
     def sha256(self) -> str:

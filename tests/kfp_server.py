@@ -62,7 +62,7 @@ def checked(kind: str, value: Any) -> Any:
 
 def checked_package(content: bytes) -> dict:
     """Parse an uploaded file strictly, both documents; the first one."""
-    spec, *more = yaml.safe_load_all(content)
+    spec, *more = yaml.load_all(content, yaml.CSafeLoader)
     json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
     for document in more:
         for executor in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():

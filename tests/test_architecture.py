@@ -123,7 +123,6 @@ ONLY_IN = {
     "pystoi": set(),  # tests compare with it
     "onnxruntime": {"metrics"},
     "matplotlib": {"report"},
-    "statsmodels": {"metrics"},
     "espeakng_loader": {"data"},
     "pyroomacoustics": {"data"},
     "pyloudnorm": {"data", "report"},

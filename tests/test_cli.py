@@ -211,7 +211,7 @@ sys.exit(cli.main(["prepare", "near"]))
     while not Path("started").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == code
     assert said == "diffse: stopped; the same command continues or starts again\n"
     assert the_record(project)["state"] == "interrupted"

@@ -118,13 +118,11 @@ def check_table(folder: Path, params: dict, table: dict) -> None:
         assert ran(folder) == expected, key
 
 
-@pytest.mark.timeout(900)
 def test_a_change_runs_what_reads_it(folder):
     assert ran(folder) == set()
     check_table(folder, one_system(), TABLE)
 
 
-@pytest.mark.timeout(900)
 def test_a_change_of_one_system_leaves_the_other(folder):
     params = one_system() | {"corpora": ["near"], "recipes": ["bridge", "score"]}
     params |= copy.deepcopy(small_project.MORE)

@@ -191,7 +191,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("spoil", "message"), FAULTS)
 def test_files_that_do_not_fit_are_one_line(root, spoil, message):
     folder = give_files(root)
@@ -290,7 +290,7 @@ def test_output_beside_what_was_asked_for_stays_where_it_is(root):
     assert not list(root.rglob("escaped.txt"))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_a_slow_program_is_stopped_with_its_children(root):
     script = "import pathlib, subprocess, sys, time; wait = 'import time; time.sleep(60)'\n"
     script += "child = subprocess.Popen([sys.executable, '-c', wait])\n"

@@ -149,7 +149,6 @@ def test_the_end_of_a_pipeline_is_a_run_record(tmp_path, state, ours, error):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_two_processes_train_the_system_that_one_does(tmp_path, monkeypatch):
     """The component as it runs on a node with two GPUs (here gloo on two processors), and on one."""
     import torch

@@ -221,7 +221,7 @@ def test_scoring_imports_little():
         "import sys; from diffse.metrics import score, table; heavy = {'onnxruntime', 'pandas', 'pesq', "
         "'pystoi', 'torch', 'scipy', 'tqdm'} & set(sys.modules); assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_every_column_is_described():

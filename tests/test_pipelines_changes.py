@@ -134,7 +134,6 @@ graph.build("diffse", "", lambda chain: full.add_tasks(chain, None), project)()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_kfp_itself_finds_in_its_cache_what_a_change_does_not_touch(folder):
     """The same with kfp's own cache, which the pipelines otherwise leave off in the local runner."""
     params = one_system() | {"corpora": ["near"], "recipes": ["bridge", "score"]} | small_project.MORE

@@ -34,7 +34,6 @@ def steps_of(folder: Path) -> list[dict]:
     return [record for record in small_project.records(folder) if record["verb"] != "pipeline"]
 
 
-@pytest.mark.timeout(900)  # the local run is half a minute on an idle machine
 def test_a_local_run_calls_the_commands_of_dvc(local_run):
     folder, done = local_run
     records = steps_of(folder)
@@ -44,7 +43,6 @@ def test_a_local_run_calls_the_commands_of_dvc(local_run):
     assert done.stdout.splitlines()[-1] == f"diffse: {folder / 'report/index.html'}"
 
 
-@pytest.mark.timeout(900)
 def test_all_records_of_a_local_run_name_it(local_run):
     folder, _ = local_run
     records = small_project.records(folder)
@@ -79,7 +77,6 @@ def inputs_of(verb: str, names: list[str]) -> set[str]:
     }[verb]
 
 
-@pytest.mark.timeout(900)
 def test_steps_hand_over_references_of_their_inputs(local_run):
     folder, _ = local_run
     references = {}
@@ -92,7 +89,6 @@ def test_steps_hand_over_references_of_their_inputs(local_run):
         references[record["output"].partition("@")[0]] = record["output"]
 
 
-@pytest.mark.timeout(900)
 def test_an_input_that_changed_behind_the_pipeline_stops_it(local_run):
     folder, _ = local_run
     (folder / "data/near/mixtures/made.json").write_text("{}")
@@ -120,7 +116,6 @@ def test_a_failing_gate_ends_the_local_run(tmp_path):
     assert "- `diffse check mixtures near`: data/near/mixtures: duration" in done.stdout
 
 
-@pytest.mark.timeout(900)
 def test_dvc_makes_the_same_with_steps_of_no_work(local_run, tmp_path):
     """What a step of no work writes depends on all that it was given, so that a wrong input shows here."""
     folder = small_project.create(tmp_path / "dvc")

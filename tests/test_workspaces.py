@@ -229,7 +229,6 @@ handover.run(["train", "bridge.toy"], sys.argv[1], sys.argv[2], sys.argv[3:])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_training_whose_node_is_lost_continues_from_the_store(store, tmp_path):
     """Killed with everything on its node; the weights are those of an undisturbed training."""
     long = {"steps": 40, "checkpoint_every": 4, "validate_every": 20}

@@ -37,7 +37,7 @@ class Node:
 def read_yaml(path: Path) -> Node:
     """Parse a YAML mapping; duplicated keys, missing files and syntax errors are DiffseErrors."""
     try:
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except FileNotFoundError:
         raise DiffseError(f"{path}: no such file; run diffse in the folder that holds params.yaml") from None
     except IsADirectoryError:

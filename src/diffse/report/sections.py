@@ -13,7 +13,7 @@ from diffse.report.compare import HEAD, metric, number, signed
 from diffse.report.names import label
 from diffse.report.significance import Ranking
 
-PACKAGES = ("torch", "numpy", "scipy", "pandas", "statsmodels", "pesq", "pystoi", "speechmos", "pyloudnorm")
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "pesq", "pystoi", "speechmos", "pyloudnorm")
 TESTS = {"wilcoxon": "Wilcoxon signed-rank test", "permutation": "permutation test of the mean difference"}
 CORRECTIONS = {"holm": "corrected after Holm", "fdr_bh": "corrected after Benjamini and Hochberg", "none": ""}
 
