@@ -1,19 +1,24 @@
 """The gate before the dashboard: who is let in, and to what."""
 
 import asyncio
+import socket
 
 import pytest
 
 from diffse import cli
 from diffse.dashboard import gate as gates
 from diffse.dashboard import server
+from diffse.dashboard.statics import Statics
 from diffse.errors import DiffseError
 
 TOKEN = "a-token-of-some-length"
 
 
-def ask(token: str | None, path: str = "/", method: str = "GET", body: bytes = b"", **headers: str):
-    """(status, headers, body, whether the application was reached) of one request through the gate."""
+def ask(token: str | None, path: str = "/", method: str = "GET", body: bytes = b"", files=None, **headers: str):
+    """(status, headers, body, whether the application was reached) of one request through the gate.
+
+    `files`: a folder whose files are answered from memory.
+    """
     reached, sent = [], []
 
     async def application(scope, receive, send):
@@ -31,7 +36,8 @@ def ask(token: str | None, path: str = "/", method: str = "GET", body: bytes = b
     lines = {"host": "127.0.0.1:8501"} | headers
     scope = {"type": "http", "method": method, "path": plain, "query_string": query.encode(), "scheme": "http"}
     scope |= {"headers": [(key.encode(), value.encode()) for key, value in lines.items()], "server": ("x", 1)}
-    asyncio.run(gates.Gate(application, token)(scope, receive, send))
+    inner = application if files is None else Statics(application, files)
+    asyncio.run(gates.Gate(inner, token)(scope, receive, send))
     found = {key.decode(): value.decode() for key, value in sent[0]["headers"]}
     return sent[0]["status"], found, b"".join(part.get("body", b"") for part in sent[1:]), bool(reached)
 
@@ -95,6 +101,25 @@ def test_on_loopback_only_this_machine_is_answered():
     assert ask(None)[3]
     assert ask(None, host="localhost:8501")[3]
     assert ask(None, host="evil.example:8501")[0] == 403
+
+
+def test_scripts_come_from_memory_behind_the_gate(tmp_path):
+    (tmp_path / "js").mkdir()
+    (tmp_path / "js" / "a.js").write_text("1;")
+    status, headers, body, reached = ask(None, "/static/js/a.js", files=tmp_path)
+    assert (status, body, reached) == (200, b"1;", False)
+    assert headers["content-type"].endswith("/javascript") and headers["content-length"] == "2"
+    assert ask(TOKEN, "/static/js/a.js", files=tmp_path)[0] == 401
+    for path in ("/static/js/b.js", "/static/../a.js", "/js/a.js", "/"):
+        assert ask(None, path, files=tmp_path)[3], path
+    assert ask(None, "/static/js/a.js", files=tmp_path, range="bytes=0-0")[3]
+    assert ask(None, "/static/js/a.js", method="HEAD", files=tmp_path)[3]
+
+
+def test_small_files_are_sent_at_once():
+    """asyncio turns Nagle's algorithm off for sockets that name their protocol alone."""
+    with server._listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_a_token_is_made_where_others_can_connect(monkeypatch):

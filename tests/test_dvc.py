@@ -123,6 +123,7 @@ def test_a_change_runs_what_reads_it(folder):
     check_table(folder, one_system(), TABLE)
 
 
+@pytest.mark.slow  # minutes of DVC writing its lock file; test_pipelines_changes has the same table
 def test_a_change_of_one_system_leaves_the_other(folder):
     params = one_system() | {"corpora": ["near"], "recipes": ["bridge", "score"]}
     params |= copy.deepcopy(small_project.MORE)

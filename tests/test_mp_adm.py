@@ -10,7 +10,16 @@ from torch import Tensor
 
 from diffse.edm2se import EDM2SE
 from diffse.networks.folding import fold, unfold
-from diffse.networks.magnitude import MPAttention, MPConv, MPFourier, mp_cat, mp_silu, pixel_norm, sum_weights
+from diffse.networks.magnitude import (
+    MPAttention,
+    MPConv,
+    MPFourier,
+    conv_of_doubled,
+    mp_cat,
+    mp_silu,
+    pixel_norm,
+    sum_weights,
+)
 from diffse.networks.mp_adm import MPADM, DecoderBlock, EncoderBlock, published_names, published_unused
 from diffse.processes import SBVE
 from diffse.spectrogram import Spectrogram
@@ -176,6 +185,21 @@ def test_layers_keep_unit_variance():
         assert float(add / keep) == pytest.approx(float(balance) / (1 - float(balance)))
         assert float((keep * x + add * other).var()) == pytest.approx(1, abs=0.02)
     assert float(MPFourier(4096)(torch.tensor([-0.7])).square().mean()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(("f", "frames"), [(1, 1), (4, 6), (5, 3)])
+def test_convolution_of_doubled_places_is_the_plain_one(f, frames):
+    x = torch.randn(2, 3, f, frames, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    doubled = torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+    expected = torch.nn.functional.conv2d(doubled, weight, padding=1)
+    found = conv_of_doubled(x, weight)
+    assert torch.allclose(found, expected, atol=1e-12)
+    seen = torch.randn_like(expected)
+    gradients = (torch.autograd.grad((out * seen).sum(), (x, weight)) for out in (found, expected))
+    for own, plain in zip(*gradients, strict=True):
+        assert torch.allclose(own, plain, atol=1e-11)
+    assert torch.autograd.gradcheck(conv_of_doubled, (x[:1], weight[:2]))
 
 
 def test_normalised_rows_have_unit_root_mean_square():

@@ -65,6 +65,10 @@ def convolve(self: MPConv, x: Tensor, gain=1.0) -> Tensor:
     return nnf.linear(x, w) if w.ndim == 2 else nnf.conv2d(x, w, padding=w.shape[-1] // 2)
 
 
+def convolve_doubled(self: MPConv, x: Tensor, gain=1.0) -> Tensor:
+    return convolve(self, nnf.interpolate(x, scale_factor=2.0, mode="nearest"), gain)
+
+
 def attend_magnitude(self: MPAttention, x: Tensor) -> Tensor:
     y = self.qkv(x)
     y = y.reshape(y.shape[0], self.heads, -1, 3, y.shape[2] * y.shape[3])
@@ -83,6 +87,8 @@ def plain(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if type(module) in PLAIN:
             module.forward = PLAIN[type(module)].__get__(module)
+        if isinstance(module, MPConv):
+            module.of_doubled = convolve_doubled.__get__(module)
         if isinstance(module, ResBlock):
             module.resample = {fir_up: plain_up, fir_down: plain_down}.get(module.resample, module.resample)
     return network

@@ -11,6 +11,7 @@ from typing import Any
 from diffse.dashboard import entries, look, session
 from diffse.dashboard.gate import SHORTEST, Gate, is_loopback, new_token
 from diffse.dashboard.project import Project
+from diffse.dashboard.statics import Statics
 from diffse.errors import DiffseError
 
 TOKEN = "DIFFSE_DASHBOARD_TOKEN"  # a variable is not seen by other users, as an argument is
@@ -81,7 +82,8 @@ def _load_pages() -> None:
 def _listen(host: str, port: int) -> socket.socket:
     """A socket of the address; DiffseError when it is taken or not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol left open, asyncio leaves Nagle's algorithm on: 40 ms for each small file of a page.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
@@ -98,9 +100,11 @@ def _listen(host: str, port: int) -> socket.socket:
 def _app(token: str | None, host: str, port: int) -> Any:
     """Streamlit's ASGI application inside the gate."""
     from starlette.middleware import Middleware
-    from streamlit import config
+    from streamlit import config, file_util
     from streamlit.starlette import App
 
     options = _OPTIONS | {"server.address": host, "server.port": port}
     config.get_config_options(force_reparse=True, options_from_flags=options)
-    return App(Path(__file__).with_name("app.py"), middleware=[Middleware(Gate, token=token)])
+    files = Path(file_util.get_static_dir()) / "static"
+    layers = [Middleware(Gate, token=token), Middleware(Statics, folder=files)]
+    return App(Path(__file__).with_name("app.py"), middleware=layers)

@@ -53,6 +53,26 @@ def mp_cat(a: Tensor, b: Tensor, balance: float) -> Tensor:
     return torch.cat(tuple(parts), 1)
 
 
+def conv_of_doubled(x: Tensor, weight: Tensor) -> Tensor:
+    """Same-size convolution [c_out, c_in, 3, 3] of x [B, c_in, F, T] with every place repeated along F and T.
+
+    An output at an even place sees its own value twice and its left neighbour, one at an odd place its own
+    twice and its right neighbour: four filters of 2 x 2 at the low resolution.
+    """
+    rows = _halves(weight, 2)
+    filters = torch.cat([part for row in rows for part in _halves(row, 3)])
+    (b, _, f, frames), c_out = x.shape, len(weight)
+    y = nnf.conv2d(x, filters, padding=1).view(b, 2, 2, c_out, f + 1, frames + 1)
+    lines = [torch.stack([y[:, i, j, :, i : i + f, j : j + frames] for j in (0, 1)], dim=-1) for i in (0, 1)]
+    return torch.stack(lines, dim=3).reshape(b, c_out, 2 * f, 2 * frames)
+
+
+def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Taps of the outputs at even and at odd places."""
+    first, middle, last = weight.unbind(dim)
+    return torch.stack([first, middle + last], dim), torch.stack([first + middle, last], dim)
+
+
 class MPConv(nn.Module):
     """Same-size convolution (odd `kernel`) or linear layer (kernel 0) with normalised filters (eq. 10)."""
 
@@ -68,6 +88,13 @@ class MPConv(nn.Module):
         if not self.kernel:
             return nnf.linear(x, weight)
         return nnf.conv2d(x, weight, padding=self.kernel // 2)
+
+    def of_doubled(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
+        """`forward` of x with every place repeated along both axes: [B, c_in, F, T] -> [B, c_out, 2 F, 2 T].
+
+        Kernel 3 only. Neighbours that are equal share a product, so that 4 of 9 are left.
+        """
+        return conv_of_doubled(x, self._normalised(gain))
 
     def _normalised(self, gain: float | Tensor) -> Tensor:
         """The filters as they are used. Without gradients they are kept until the stored ones change."""

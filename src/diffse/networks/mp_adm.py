@@ -66,9 +66,8 @@ class Block(nn.Module):
         if attention:
             self.attention = MPAttention(c_out, shared.channels_per_head, shared.attn_balance)
 
-    def _merge(self, x: Tensor, x_residual: Tensor, e: Tensor) -> Tensor:
-        """Magnitude-preserving sum of x and the residual branch of x_residual."""
-        h = self.conv_0(nnf.silu(x_residual), gain=SILU_GAIN)
+    def _merge(self, x: Tensor, h: Tensor, e: Tensor) -> Tensor:
+        """Magnitude-preserving sum of x and the residual branch; h is what its first convolution gave."""
         h = h * (1 + self.embedding(e, gain=self.gain))[:, :, None, None]
         h = self.conv_1(self.dropout(nnf.silu(h)), gain=SILU_GAIN * self.add)
         return torch.add(h, x, alpha=self.keep)
@@ -93,7 +92,7 @@ class EncoderBlock(Block):
         if self.resample == "down":
             x = nnf.avg_pool2d(x, 2)
         x = pixel_norm(self.shortcut(x))
-        h = self._merge(x, x, e)
+        h = self._merge(x, self.conv_0(nnf.silu(x), gain=SILU_GAIN), e)
         return self._finish(h if self.condition is None else self.condition(h, y))
 
 
@@ -108,9 +107,11 @@ class DecoderBlock(Block):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """x [B, c_in + skip, F, T], e the embedding."""
-        if self.resample == "up":
-            x = nnf.interpolate(x, scale_factor=2.0, mode="nearest")
-        return self._finish(self._merge(self.shortcut(x), x, e))
+        if self.resample != "up":
+            return self._finish(self._merge(self.shortcut(x), self.conv_0(nnf.silu(x), gain=SILU_GAIN), e))
+        h = self.conv_0.of_doubled(nnf.silu(x), gain=SILU_GAIN)
+        x = nnf.interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest")
+        return self._finish(self._merge(x, h, e))
 
 
 class MPADM(nn.Module):
