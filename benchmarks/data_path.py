@@ -24,7 +24,7 @@ import soundfile
 import torch
 from reference import data as reference
 
-from diffse import paths, storage
+from diffse import pages, paths, storage
 from diffse.data import manifest, shards, stft_cache
 from diffse.data.batches import MixtureWaves, WaveSource, cached_crops
 from diffse.settings import Stft
@@ -100,6 +100,7 @@ def build(root: Path, form: str) -> tuple[float, float]:
 def run(pairs: int, seconds: float, crops: int, rounds: int) -> dict:
     """All figures, on a corpus of `pairs` pairs made for the purpose."""
     torch.set_num_threads(1)
+    pages.keep()  # as `diffse train` does
     steps = max(crops // BATCH, 1)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
