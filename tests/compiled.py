@@ -1,11 +1,8 @@
 """Pipelines compiled for tests, and what stands in them."""
 
 import contextlib
-import functools
-import inspect
 import io
 from pathlib import Path
-from unittest import mock
 
 import yaml
 
@@ -20,10 +17,7 @@ def compile_here(folder: Path, pipeline: str = "full", *options: str, name: str 
     target.unlink(missing_ok=True)
     words = ["--compile", str(target), "--params", str(folder / "params.yaml"), *options]
     errors = io.StringIO()
-    # kfp looks at the call stack for each setting of a task, and searches all modules of the process for its
-    # source lines: milliseconds in a script, minutes in a process that has run a thousand tests.
-    names_only = mock.patch.object(inspect, "stack", functools.partial(inspect.stack, context=0))
-    with contextlib.redirect_stderr(errors), names_only:
+    with contextlib.redirect_stderr(errors):
         code = command_line.main(PIPELINES[pipeline].PIPELINE, words)
     assert code == 0, errors.getvalue()
     return target.read_text()

@@ -118,6 +118,7 @@ class Node:
 STYLE = """
 :root { color: #1c2128; } .dark { color: #e6e9ed; }
 body { margin: 0; overflow-y: auto; } svg { display: block; }
+html.dark { scrollbar-color: #6b7280 transparent; }
 .back { fill: #fff; stroke: none; } .dark .back { fill: #0e1117; }
 text { font: 12px system-ui, sans-serif; fill: currentColor; }
 .small { font-size: 10.5px; opacity: .8; } .mark { font-size: 13px; font-weight: 700; }
