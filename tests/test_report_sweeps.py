@@ -225,6 +225,15 @@ def test_a_figure_of_little_is_still_a_figure(rows):
     assert drawing.get("viewBox").startswith("0 0 ")
 
 
+def test_curves_of_several_samplers_are_named():
+    rows = [trial(f"{name}, {n} steps", n, 1.0, 0.5) | {"family": name} for name in "ab" for n in (1, 2)]
+    drawing = xml.etree.ElementTree.fromstring(sweeps.svg(SWEEP | {"trials": [INPUT, *rows]}))
+    said = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert said[-2:] == ["a", "b"]
+    alone = xml.etree.ElementTree.fromstring(sweeps.svg(SWEEP))
+    assert "Dashed" in [element.text for element in alone.iter("{http://www.w3.org/2000/svg}text")][-1]
+
+
 # ---------------------------------------------------------------------------------------------- mistakes
 
 
