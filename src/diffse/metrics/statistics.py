@@ -115,7 +115,7 @@ def wilcoxon(differences: np.ndarray) -> float:
         return 1.0
     ranks = stats.rankdata(np.abs(moved))
     if len(moved) <= _EXACT_WITH_TIES and len(np.unique(ranks)) < len(moved):
-        # What scipy's test does here one sign after the other, in one array: 0.2 s become 1 ms.
+        # What scipy's test does here one sign after the other, in one array: 0.2 s become milliseconds.
         found = stats.permutation_test(
             (ranks * np.sign(moved),), np.sum, permutation_type="samples", vectorized=True, n_resamples=np.inf
         )
