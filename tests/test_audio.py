@@ -76,6 +76,16 @@ def test_part_is_the_same_as_a_slice(good):
         audio.read(good, 3 * RATE - 1, 2)
 
 
+def test_parts_of_an_open_recording_are_slices_in_any_order(good):
+    whole, _ = audio.read(good)
+    with audio.Recording(good) as recording:
+        for start, samples in ((2000, 100), (0, 500), (1000, None), (7, 1)):
+            stop = None if samples is None else start + samples
+            assert np.array_equal(recording.read(start, samples), whole[:, start:stop])
+        with pytest.raises(AudioError, match="samples; 5 to"):
+            recording.read(5, recording.info.samples)
+
+
 @pytest.mark.parametrize("share", [0.0005, 0.1, 0.5, 0.9, 0.999])
 def test_truncated_file_is_refused(good, share):
     """libsndfile reads a cut WAV or Ogg file without a word."""

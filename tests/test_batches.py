@@ -208,6 +208,14 @@ def same(first: list[dict], second: list[dict]) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["crops", "waves"])
+def test_a_batch_lies_in_memory_frame_after_frame(request, kind):
+    """So that nothing is turned where it costs most, and a copy to a GPU takes one piece."""
+    batch = request.getfixturevalue(kind).batch(0, 4)
+    for signal in ("clean", "noisy"):
+        assert batch[signal].mT.is_contiguous()
+
+
+@pytest.mark.parametrize("kind", ["crops", "waves"])
 def test_workers_and_restarts_change_nothing(request, kind):
     source = request.getfixturevalue(kind)
     expected = [source.batch(step, 3) for step in range(9)]

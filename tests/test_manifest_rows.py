@@ -6,6 +6,7 @@ import pandas
 import pytest
 
 from diffse.data import manifest
+from diffse.errors import DiffseError
 
 
 def row(number: int, **more) -> dict:
@@ -56,3 +57,11 @@ def test_a_row_that_lacks_something_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="lacks sha256"):
         written(tmp_path / "out", [row(0), incomplete], 1)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_some_columns_are_read_and_a_lacking_one_is_named(tmp_path):
+    written(tmp_path / "out", [row(number) for number in range(5)], 2)
+    frame = manifest.read(tmp_path / "out", only=("id", "seed"))
+    assert list(frame.columns) == ["id", "seed"] and frame["seed"].tolist() == list(range(5))
+    with pytest.raises(DiffseError, match=r"manifest.parquet: lacks the column 'evaluations'; run the stage"):
+        manifest.read(tmp_path / "out", manifest.ENHANCED_COLUMNS, only=("id",))

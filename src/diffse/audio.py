@@ -23,6 +23,7 @@ SUFFIXES = (".wav", ".flac", ".ogg")
 _BLOCK = 1 << 20  # samples per channel that a scan holds at once
 _UNKNOWN_LENGTH = 1 << 40  # libsndfile reports about 2^63 samples when the header does not tell
 _STREAMED = 0x7FFF0000  # programs that write WAV to a pipe leave a length like this or 0xFFFFFFFF
+_WRITTEN = 1 << 20  # bytes that are collected before they are written
 _OGG_PAGE = 65307  # longest Ogg page, bytes
 _OGG_LAST = 0x04  # flag of the page that ends a stream
 
@@ -78,18 +79,48 @@ def read(path: Path | str, start: int = 0, samples: int | None = None) -> tuple[
     Returns (wave float32 [channels, samples], rate in Hz). AudioError: missing, empty, truncated, not audio,
     NaN or infinite samples.
     """
-    header = info(path)
-    wanted = header.samples - start if samples is None else samples
-    if start < 0 or wanted < 0 or start + wanted > header.samples:
-        raise AudioError(path, f"has {header.samples} samples; {start} to {start + wanted} were asked for")
-    try:
-        with soundfile.SoundFile(_opened(path)) as stream:
-            _go_to(stream, start)
-            wave = stream.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(path, f"damaged or truncated ({_plain(error)})") from None
-    _check_samples(path, wave, wanted)
-    return np.ascontiguousarray(wave.T), header.rate
+    with Recording(path) as recording:
+        return recording.read(start, samples), recording.info.rate
+
+
+class Recording:
+    """A file that is opened and checked once, and of which parts are then read. A context manager.
+
+    AudioError: missing, empty, truncated, not audio.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path, self.info = path, info(path)
+        try:
+            self._stream = soundfile.SoundFile(_opened(path))
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise AudioError(path, f"damaged or truncated ({_plain(error)})") from None
+
+    def __enter__(self) -> "Recording":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; without it, the file is closed when nobody refers to the recording any more."""
+        self._stream.close()
+
+    def read(self, start: int = 0, samples: int | None = None) -> np.ndarray:
+        """float32 [channels, samples] from sample `start` on. AudioError: as `audio.read`."""
+        header = self.info
+        wanted = header.samples - start if samples is None else samples
+        if start < 0 or wanted < 0 or start + wanted > header.samples:
+            raise AudioError(
+                self.path, f"has {header.samples} samples; {start} to {start + wanted} were asked for"
+            )
+        try:
+            _go_to(self._stream, start)
+            wave = self._stream.read(wanted, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise AudioError(self.path, f"damaged or truncated ({_plain(error)})") from None
+        _check_samples(self.path, wave, wanted)
+        return np.ascontiguousarray(wave.T)
 
 
 def _go_to(stream: soundfile.SoundFile, start: int) -> None:
@@ -97,6 +128,7 @@ def _go_to(stream: soundfile.SoundFile, start: int) -> None:
     if stream.format != "OGG":
         stream.seek(start)
         return
+    stream.seek(0)
     for block in range(0, start, _BLOCK):
         stream.read(min(_BLOCK, start - block), dtype="float32")
 
@@ -111,7 +143,7 @@ def scan(path: Path | str) -> Scan:
         seen += len(block)
     if seen != header.samples:
         raise AudioError(path, f"truncated ({seen} of {header.samples} samples)")
-    return Scan(header.rate, header.channels, header.samples, _decibels(energy / seen))
+    return Scan(header.rate, header.channels, header.samples, decibels(energy / seen))
 
 
 def _opened(path: Path | str) -> str | io.BytesIO:
@@ -154,11 +186,14 @@ class SureFile:
 
     def __init__(self, path: Path | str):
         self.name = str(path)  # soundfile takes the format from it
-        self._stream = open(path, "w+b")  # noqa: SIM115 (closed by `close`)
+        self._stream = open(path, "w+b", buffering=_WRITTEN)  # noqa: SIM115 (closed by `close`)
         self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        return self._kept(lambda: self._stream.write(data))
+        try:  # not by `_kept`: an encoder comes here for every few thousand samples
+            return self._stream.write(data)
+        except OSError as error:
+            return self._keep(error)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         return self._kept(lambda: self._stream.seek(offset, whence))  # writes what is buffered
@@ -178,8 +213,11 @@ class SureFile:
         try:
             return action() or 0
         except OSError as error:
-            self._error = self._error or error
-            return 0
+            return self._keep(error)
+
+    def _keep(self, error: OSError) -> int:
+        self._error = self._error or error
+        return 0
 
 
 def write(path: Path | str, wave: np.ndarray, rate: int, subtype: str | None = None) -> None:
@@ -212,10 +250,11 @@ def rms_dbfs(wave: np.ndarray) -> float:
     """Root mean square over all samples in dB relative to full scale; -inf for silence or no samples."""
     if wave.size == 0:
         return -np.inf
-    return _decibels(float(np.mean(np.square(wave, dtype=np.float64))))
+    return decibels(float(np.mean(np.square(wave, dtype=np.float64))))
 
 
-def _decibels(power: float) -> float:
+def decibels(power: float) -> float:
+    """A power in dB; -inf for none."""
     return 10.0 * float(np.log10(power)) if power > 0.0 else -np.inf
 
 

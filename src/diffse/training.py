@@ -164,7 +164,7 @@ class Trainer:
             group["lr"] = rate
         device = self.processes.device
         torch.manual_seed(sample_seed(train.seed, -1 - int(batch["k"][0])))  # dropout, the same after a restart
-        x_0, y = batch["clean"].to(device), batch["noisy"].to(device)
+        x_0, y = (batch[signal].to(device).contiguous() for signal in ("clean", "noisy"))
         t, z = draw_times_and_noise(train, batch["k"], x_0.shape[1:])
         pretrain = train.predictor is not None and state.step < train.predictor.pretrain_steps
         with precision.autocast(self.processes.device, train.precision):

@@ -93,8 +93,13 @@ def draw(seed: int, kinds: dict[str, list[Noise]], snr_range: tuple[float, float
 
 def peak_gain(clean: np.ndarray, noisy: np.ndarray) -> float:
     """One gain for both signals that keeps their peaks at 0.99 at most; 1.0 if they are."""
-    peak = max(float(np.max(np.abs(clean))), float(np.max(np.abs(noisy))))
+    peak = max(_peak(clean), _peak(noisy))
     return float(np.float32(PEAK / peak)) if peak > PEAK else 1.0
+
+
+def _peak(wave: np.ndarray) -> float:
+    """Largest |sample|."""
+    return max(float(np.max(wave)), -float(np.min(wave)))
 
 
 def make(task: Task) -> Made | Rejected:
@@ -157,29 +162,40 @@ def _source_of(task: Task, path: str) -> str:
 
 def _clean(task: Task) -> tuple[np.ndarray, float, str]:
     """Clean speech [samples] at the task's rate, its share of clipped samples, its checksum."""
-    speech, path = task.speech, task.speech.path
-    clean, clipped = _load(path, speech.stamp, task.rate, speech.channel, speech.start, speech.samples)
-    if speech.highpass_hz:
-        clean = conditioning.highpass(clean, task.rate, speech.highpass_hz)
-    if speech.ramp:
-        clean = conditioning.ramped(clean, task.rate, speech.ramp)
-    seconds = len(clean) / task.rate
-    if seconds < task.min_seconds:
-        raise AudioError(path, f"too short ({seconds:.2f} s; at least {task.min_seconds:g} s are needed)")
-    level = audio.rms_dbfs(clean)
-    if level < SILENT_DBFS:
-        raise AudioError(path, f"no speech: silent (RMS {level:.0f} dBFS)")
-    return clean, clipped, _checksum(path, speech.stamp)
+    clean, clipped = _speech(task.speech, task.rate, task.min_seconds)
+    return clean, clipped, _checksum(task.speech.path, task.speech.stamp)
 
 
 @lru_cache(maxsize=4)
-def _load(
-    path: Path, listed: Stamp, rate: int, channel: int, start: int, samples: int
-) -> tuple[np.ndarray, float]:
-    """One channel of a recording, or of `samples` of it, at `rate`, and its share of clipped samples.
+def _speech(speech: Speech, rate: int, min_seconds: float) -> tuple[np.ndarray, float]:
+    """Clean speech [samples] as its mixtures need it, and its share of clipped samples.
 
     Kept for the next mixtures of the same utterance.
     """
+    path = speech.path
+    clean, clipped = _load(path, rate, speech.channel, speech.start, speech.samples)
+    if speech.highpass_hz:
+        clean = conditioning.highpass(clean, rate, speech.highpass_hz)
+    if speech.ramp:
+        clean = conditioning.ramped(clean, rate, speech.ramp)
+    seconds = len(clean) / rate
+    if seconds < min_seconds:
+        raise AudioError(path, f"too short ({seconds:.2f} s; at least {min_seconds:g} s are needed)")
+    level = audio.rms_dbfs(clean)
+    if level < SILENT_DBFS:
+        raise AudioError(path, f"no speech: silent (RMS {level:.0f} dBFS)")
+    return _sealed(clean), clipped
+
+
+def _sealed(wave: np.ndarray) -> np.ndarray:
+    """What is kept for others must not be written to."""
+    wave = wave.view()
+    wave.flags.writeable = False
+    return wave
+
+
+def _load(path: Path, rate: int, channel: int, start: int, samples: int) -> tuple[np.ndarray, float]:
+    """One channel of a recording, or of `samples` of it, at `rate`, and its share of clipped samples."""
     wave, from_rate = audio.read(path, start, samples or None)
     chosen = _channel(wave, channel, path)
     clipped = float(np.mean(np.abs(chosen) >= CLIPPED))
@@ -294,7 +310,7 @@ def _noise_part(noise: Noise, n_samples: int, rate: int, seed: int) -> tuple[np.
     for _ in range(_CROPS):
         if usable >= needed:
             offset = first + int(rng.integers(usable - needed + 1))
-            part = audio.read(noise.path, offset, needed)[0]
+            part = _recording(noise.path, noise.stamp).read(offset, needed)
         else:
             offset = first + int(rng.integers(usable))
             whole = _short_noise(noise.path, noise.stamp, first, usable)
@@ -313,6 +329,12 @@ def _chosen(noise: Noise, channels: int, seed: int) -> int:
 
 
 @lru_cache(maxsize=16)
+def _recording(path: Path, listed: Stamp) -> audio.Recording:
+    """A noise recording, kept open for the next mixtures; closed when it is forgotten."""
+    return audio.Recording(path)
+
+
+@lru_cache(maxsize=16)
 def _short_noise(path: Path, listed: Stamp, start: int, samples: int) -> np.ndarray:
     return audio.read(path, start, samples)[0]
 
@@ -327,7 +349,7 @@ def _partner(task: Task, clean: np.ndarray, clipped: float) -> tuple[np.ndarray,
     if ours.samples != theirs.samples:
         raise AudioError(path, f"has {ours.samples} samples, its clean partner {theirs.samples}")
     listed = speech.noisy_stamp
-    noisy, noisy_clipped = _load(path, listed, task.rate, speech.channel, speech.start, speech.samples)
+    noisy, noisy_clipped = _load(path, task.rate, speech.channel, speech.start, speech.samples)
     if np.array_equal(clean, noisy):
         raise AudioError(path, "is identical to its clean partner")
     facts = {
@@ -343,8 +365,11 @@ def _partner(task: Task, clean: np.ndarray, clipped: float) -> tuple[np.ndarray,
 def _finish(task: Task, clean: np.ndarray, noisy: np.ndarray, facts: dict) -> Made:
     """Scale, round to what is stored, and measure that."""
     gain = peak_gain(clean, noisy)
-    stored, _ = shards.quantise(np.stack([clean, noisy]) * np.float32(gain))
+    pair = np.stack([clean, noisy])
+    pair *= np.float32(gain)
+    stored, _ = shards.quantise(pair)
     clean, noisy = shards.to_float(stored)
+    power, noise_power = levels.power(clean), levels.power(noisy - clean)
     speech = task.speech
     return Made(
         {"room": ""}
@@ -357,23 +382,18 @@ def _finish(task: Task, clean: np.ndarray, noisy: np.ndarray, facts: dict) -> Ma
             "gender": speech.gender,
             "clean_source": speech.source,
             "clean_offset": speech.start,
-            "snr_measured_db": _snr_db(clean, noisy - clean),
+            "snr_measured_db": 10.0 * math.log10(power / noise_power) if noise_power > 0.0 else math.inf,
             "gain": gain,
             "n_samples": len(clean),
             "seconds": len(clean) / task.rate,
             "rate": task.rate,
-            "peak": float(np.max(np.abs(noisy))),
-            "level_dbfs": audio.rms_dbfs(clean),
+            "peak": _peak(noisy),
+            "level_dbfs": audio.decibels(power),
             "noisy_dbfs": audio.rms_dbfs(noisy),
-            "finite": bool(np.all(np.isfinite(stored))),
+            "finite": bool(np.all(np.isfinite(noisy))),
             "seed": task.seed,
             "sha256": shards.item_sha256(stored),
         }
         | ({"text": speech.text} if speech.text else {}),
         stored,
     )
-
-
-def _snr_db(clean: np.ndarray, noise: np.ndarray) -> float:
-    power = levels.power(noise)
-    return 10.0 * math.log10(levels.power(clean) / power) if power > 0.0 else math.inf

@@ -25,18 +25,25 @@ def quantise(wave: np.ndarray) -> tuple[np.ndarray, float]:
     wave: float [channels, samples]. Returns (int32 [channels, samples] holding the 24 bits in its upper
     bytes, as libsndfile does, gain). Non-finite samples are a DiffseError.
     """
-    peak = float(np.max(np.abs(wave), initial=0.0))
+    peak = max(float(np.max(wave, initial=0.0)), -float(np.min(wave, initial=0.0)))
     if not np.isfinite(peak):
         raise DiffseError("a wave with NaN or infinite samples cannot be stored")
     gain = float(np.float32(_PEAK / peak)) if peak >= 1.0 else 1.0
-    scaled = np.rint(np.asarray(wave, dtype=np.float64) * (gain * FULL_SCALE))
-    whole = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int32)
-    return whole << 8, gain
+    # without a gain, scaling by a power of two and rounding to 24 bits is exact in float32 already
+    precision = np.float32 if gain == 1.0 and wave.dtype == np.float32 else np.float64
+    scaled = np.multiply(wave, gain * FULL_SCALE, dtype=precision)
+    np.rint(scaled, out=scaled)
+    np.minimum(scaled, FULL_SCALE - 1, out=scaled)  # the positive side is one step shorter
+    whole = scaled.astype(np.int32)
+    whole <<= 8
+    return whole, gain
 
 
 def to_float(stored: np.ndarray) -> np.ndarray:
     """Integers of `quantise` as float32 with full scale at 1.0; exact."""
-    return (stored >> 8).astype(np.float32) / np.float32(FULL_SCALE)
+    wave = stored.astype(np.float32)  # 24 bits and a power of two: nothing is rounded
+    wave *= np.float32(1.0 / (FULL_SCALE << 8))
+    return wave
 
 
 def item_bytes(n_samples: int, channels: int) -> int:
@@ -46,7 +53,7 @@ def item_bytes(n_samples: int, channels: int) -> int:
 
 def item_sha256(stored: np.ndarray) -> str:
     """Checksum of an item: its int32 samples, little-endian, channel by channel."""
-    return hashlib.sha256(np.ascontiguousarray(stored, dtype="<i4").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(stored, dtype="<i4")).hexdigest()
 
 
 class ShardWriter:
@@ -113,7 +120,8 @@ class ShardWriter:
         )
 
     def _write(self, stored: np.ndarray) -> None:
-        self._guard(lambda: self._stream.write(np.ascontiguousarray(stored.T)))
+        # a stack takes a tenth of the time that a copy of the transpose does
+        self._guard(lambda: self._stream.write(np.stack(list(stored), axis=1)))
 
     def _close(self) -> None:
         stream, file = self._stream, self._file

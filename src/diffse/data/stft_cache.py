@@ -40,6 +40,7 @@ from diffse.settings import Params, Stft
 from diffse.spectrogram import Spectrogram
 
 SPLITS = ("train", "valid")
+_NEEDED = ("id", "split", "speaker", "n_samples", "rate", "shard", "position")  # of the manifest
 NO_ERROR_DB = -300.0  # stands for an error of exactly zero
 BLOCK = 512  # frames transformed at a time: bounds memory, and stays within the processor's caches
 WAVEFORMS_MEASURED = 32  # utterances brought back to audio for the storage error; evenly spread
@@ -100,7 +101,7 @@ def frame_bytes(stft: Stft) -> int:
 
 
 def _training_rows(source: Path) -> Any:
-    rows = manifest.read(source)
+    rows = manifest.read(source, only=_NEEDED)
     for split in SPLITS:
         if not (rows["split"] == split).any():
             raise DiffseError(
