@@ -28,7 +28,16 @@ th { font-weight: 600; border-bottom-width: 2px; }
 code { overflow-wrap: anywhere; }
 section.broken { border-left: 4px solid; padding: .1rem 1rem; margin: 1rem 0; }
 section.broken p { margin: .4rem 0; }
+@media (max-width: 40rem) {  /* a card for each rule, with the column's name before each value */
+  .rules tr, .rules td { display: block; border: 0; padding: .1rem 0; }
+  .rules tr { border-bottom: 1px solid var(--line); padding: .5rem 0; }
+  .rules tr:first-child, .rules td:empty { display: none; }
+  .rules .number { text-align: left; }
+  .rules td[data-label]::before { content: attr(data-label) ": "; color: var(--quiet); }
+}
 """
+
+_COLUMNS, _FAILING = ("Rule", "Table", "Allowed", "Found"), "Failing rows"
 
 
 def write(result: dict[str, Any], path: Path) -> None:
@@ -91,14 +100,16 @@ def _rule_table(rules: list[dict[str, Any]]) -> str:
     for rule in rules:
         style = "good" if rule["success"] else "bad" if rule["severity"] == "error" else "warn"
         word = "holds" if rule["success"] else "broken" if rule["severity"] == "error" else "warning"
-        cells = (_safe(rule["rule"]), _safe(rule["table"]), _safe(rule["limit"]), _safe(rule["observed"]))
+        cells = zip(_COLUMNS, (rule["rule"], rule["table"], rule["limit"], rule["observed"]), strict=True)
         failed = f"{rule['failed_count']:,}" if rule["failed_count"] else ""
         rows.append(
-            f"<tr><td class='{style}'>{word}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}"
-            f"<td class='number'>{failed}</td></tr>"
+            f"<tr><td class='{style}'>{word}</td>"
+            + "".join(f"<td data-label='{name}'>{_safe(value)}</td>" for name, value in cells)
+            + f"<td class='number' data-label='{_FAILING}'>{failed}</td></tr>"
         )
-    head = "<tr><th></th><th>Rule</th><th>Table</th><th>Allowed</th><th>Found</th><th>Failing rows</th></tr>"
-    return f"<h2>All rules</h2><div class='wide'><table>{head}{''.join(rows)}</table></div>"
+    head = "".join(f"<th>{name}</th>" for name in ("", *_COLUMNS, _FAILING))
+    table = f"<table class='rules'><tr>{head}</tr>{''.join(rows)}</table>"
+    return f"<h2>All rules</h2><div class='wide'>{table}</div>"
 
 
 def _statistics(now: dict[str, float], before: dict[str, float]) -> str:
