@@ -6,7 +6,7 @@ memory are those of that process. The plain way of mixing (`reference/mixing.py`
 in the same run. The gate runs twice: the first one decodes and measures all audio, on all cores; the second
 judges the manifest and compares the checksums of the shards, which is what a gate on a known corpus costs.
 
-    python benchmarks/corpus_size.py [--sizes 1000 10000 100000] [--out FILE] [--folder FOLDER]
+    python benchmarks/corpus_size.py [--sizes 1000 10000 100000] [--plain-up-to 10000] [--out FILE] [--folder FOLDER]
 """
 
 import argparse
@@ -95,11 +95,12 @@ def run_step(name: str, root: Path) -> None:
     print(json.dumps({"cpu_seconds": round(cpu, 2), "peak_memory_mb": round(uses[0].ru_maxrss / 1024)}))
 
 
-def measure(size: int, folder: Path | None) -> dict:
+def measure(size: int, folder: Path | None, plain_up_to: int) -> dict:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         root = Path(name)
         write_sources(paths.source(root, "bench"), size)
-        found = {step: measured(step, root) for step in ("plain", *STEPS)}
+        steps = ("plain", *STEPS) if size <= plain_up_to else STEPS
+        found = {step: measured(step, root) for step in steps}
         for row in found.values():
             row["cpu_ms_per_utterance"] = round(row["cpu_seconds"] * 1e3 / size, 3)
         return {"utterances": size, "steps": found}
@@ -109,10 +110,11 @@ def growth(rows: list[dict]) -> dict:
     """From the first size to the last: time of one more utterance over that at first, and memory."""
     found = {}
     for name in rows[0]["steps"]:
-        cpu = [row["steps"][name]["cpu_seconds"] for row in rows]
-        sizes = [row["utterances"] for row in rows]
-        slopes = [(cpu[k + 1] - cpu[k]) / (sizes[k + 1] - sizes[k]) for k in range(len(rows) - 1)]
-        memory = [row["steps"][name]["peak_memory_mb"] for row in rows]
+        having = [row for row in rows if name in row["steps"]]
+        cpu = [row["steps"][name]["cpu_seconds"] for row in having]
+        sizes = [row["utterances"] for row in having]
+        slopes = [(cpu[k + 1] - cpu[k]) / (sizes[k + 1] - sizes[k]) for k in range(len(having) - 1)]
+        memory = [row["steps"][name]["peak_memory_mb"] for row in having]
         found[name] = {
             "cpu_ms_per_further_utterance": [round(slope * 1e3, 3) for slope in slopes],
             "time_per_utterance_growth": round(slopes[-1] / slopes[0], 2) if slopes else None,
@@ -129,6 +131,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10000, 100000])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "corpus_size.json")
     parser.add_argument("--folder", type=Path, help="where the corpora are made (default: a temporary folder)")
+    parser.add_argument(
+        "--plain-up-to", type=int, default=10000, help="largest size that is also mixed plainly"
+    )
     parser.add_argument("--step", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
@@ -136,7 +141,7 @@ def main() -> None:
         return
     load, rows = os.getloadavg()[0], []
     for size in args.sizes:
-        rows.append(measure(size, args.folder))
+        rows.append(measure(size, args.folder, args.plain_up_to))
         print(json.dumps(rows[-1]), flush=True)
     result = {
         "setting": {"seconds_per_utterance": SECONDS, "rate": RATE, "processes": 1},

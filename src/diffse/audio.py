@@ -190,7 +190,7 @@ class SureFile:
         self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        try:  # not by `_kept`: an encoder comes here for every few thousand samples
+        try:  # not by `_kept`, nor in `tell`: an encoder calls both for every few thousand samples
             return self._stream.write(data)
         except OSError as error:
             return self._keep(error)
@@ -199,12 +199,13 @@ class SureFile:
         return self._kept(lambda: self._stream.seek(offset, whence))  # writes what is buffered
 
     def tell(self) -> int:
-        return self._kept(self._stream.tell)
+        return self._stream.tell()
 
     def read(self, size: int = -1) -> bytes:
         return self._stream.read(size)
 
     def close(self) -> None:
+        self._kept(lambda: storage.start_writing(self._stream))
         self._kept(self._stream.close)
         if self._error is not None:
             raise self._error

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from diffse.errors import DiffseError
 
@@ -23,6 +24,13 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def start_writing(stream: BinaryIO) -> None:
+    """Let the system begin to write a file to disk, without waiting: the `fsync` at the end is then short."""
+    stream.flush()
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextlib.contextmanager

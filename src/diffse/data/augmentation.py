@@ -40,7 +40,7 @@ class Drawn:
 
 def draw(settings: Augmentation, split: str, seed: int) -> Drawn:
     """What the row with this seed gets; each kind from draws of its own."""
-    if split not in settings.splits:
+    if split not in settings.splits or settings == Augmentation():
         return Drawn()
     rng = np.random.default_rng([seed, 4])
     gain_db = float(rng.uniform(*settings.level_db))

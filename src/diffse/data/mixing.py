@@ -131,12 +131,20 @@ def _check_unchanged(task: Task) -> None:
 
 def planned_samples(task: Task) -> int:
     """Length of a row by the header of its clean file, rounded up; 0 where that cannot be read."""
-    try:
-        header = audio.info(task.speech.path)
-    except AudioError:
+    header = _header(task.speech.path, task.speech.stamp)
+    if header is None:
         return 0
     tail = 0.0 if task.room is None else task.rooms.tail_seconds
     return math.ceil((task.speech.samples or header.samples) * task.rate / header.rate + tail * task.rate) + 1
+
+
+@lru_cache(maxsize=4)
+def _header(path: Path, listed: Stamp) -> audio.Info | None:
+    """What a file's header says, for all mixtures of the utterance; None where it cannot be read."""
+    try:
+        return audio.info(path)
+    except AudioError:
+        return None
 
 
 def make_shard(batch: ShardTask) -> tuple[list[dict], list[Rejected]]:

@@ -44,8 +44,10 @@ def draw(rooms: Rooms, measured: dict[str, list[Rir]], seed: int) -> Rir | Shoeb
 
     `measured`: room -> its responses, in a fixed order; each room is equally likely, then each response.
     """
+    if rooms.kind == "none":
+        return None
     rng = np.random.default_rng([seed, 5])
-    if rooms.kind == "none" or rng.random() >= rooms.share:
+    if rng.random() >= rooms.share:
         return None
     if rooms.kind == "simulated":
         return reverberation.draw_room(rooms.simulated, seed)
