@@ -6,7 +6,7 @@ memory are those of that process. The plain way of mixing (`reference/mixing.py`
 in the same run. The gate runs twice: the first one decodes and measures all audio, on all cores; the second
 judges the manifest and compares the checksums of the shards, which is what a gate on a known corpus costs.
 
-    python benchmarks/corpus_size.py [--sizes 1000 10000 100000] [--plain-up-to 10000] [--out FILE] [--folder FOLDER]
+    python benchmarks/corpus_size.py [--sizes 1000 10000 100000] [--plain-up-to 10000] [--out FILE]
 """
 
 import argparse
@@ -131,9 +131,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10000, 100000])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "corpus_size.json")
     parser.add_argument("--folder", type=Path, help="where the corpora are made (default: a temporary folder)")
-    parser.add_argument(
-        "--plain-up-to", type=int, default=10000, help="largest size that is also mixed plainly"
-    )
+    parser.add_argument("--plain-up-to", type=int, default=10000, help="largest size mixed plainly too")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
