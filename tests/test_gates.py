@@ -296,6 +296,24 @@ def test_splits_that_the_settings_promise():
     assert registry.expected_splits(dataclasses.replace(folder, clean_lists=lists)) == ("train", "test")
 
 
+@pytest.mark.parametrize(("pretrain_steps", "passes"), [(12, True), (0, False)])
+def test_losses_of_a_predictor_alone_are_not_compared_with_the_later_ones(project, pretrain_steps, passes):
+    """The loss of a score network is of another scale than that of the predictor that is trained first."""
+    root, params = project
+    folder = paths.model(root, SYSTEM)
+    rows = [[step, 1 / step if step <= 12 else 5000 / step, 0.1, 0.001] for step in range(1, 21)]
+    with open(folder / "history.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([["step", "loss", "grad_norm", "lr"], *rows])
+    description = storage.read_json(folder / "last/checkpoint.json")
+    description["train"]["predictor"] = {"pretrain_steps": pretrain_steps}
+    storage.write_json(folder / "last/checkpoint.json", description)
+    if passes:
+        assert gate.run(params, "checkpoint", NAMES["checkpoint"], root)["success"]
+    else:
+        with pytest.raises(GateFailed, match="last losses over first"):
+            gate.run(params, "checkpoint", NAMES["checkpoint"], root)
+
+
 def test_loss_ratio_is_that_of_medians():
     losses = np.linspace(2, 1, 100)
     losses[[3, 97]] = 1e9

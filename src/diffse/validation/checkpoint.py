@@ -86,16 +86,18 @@ def _loss_table(path: Path) -> "pandas.DataFrame":
 
 
 def _training_facts(description: Path, losses: "pandas.DataFrame") -> dict[str, Any]:
-    steps_missing = math.nan
+    steps_missing, before = math.nan, 0
     try:
         last = storage.read_json(description)
         steps_missing = float(abs(last["train"]["steps"] - last["step"]))
-    except (DiffseError, KeyError, TypeError):
+        before = (last["train"].get("predictor") or {}).get("pretrain_steps", 0)
+    except (DiffseError, KeyError, TypeError, AttributeError):
         pass  # the rule on readable checkpoints speaks of it
     return {
         "id": "training",
         "steps_missing": steps_missing,
-        "loss_ratio": loss_ratio(losses["loss"].to_numpy(float)),
+        # while a predictor is trained alone, the loss is another one
+        "loss_ratio": loss_ratio(losses.loc[losses["step"] > before, "loss"].to_numpy(float)),
     }
 
 
