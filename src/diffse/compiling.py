@@ -34,8 +34,18 @@ def compile_(network: nn.Module, fixed_size: bool = False) -> int:
 
 
 def _two_at_least(compiled: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-    """A batch of one as one of two: a size of 1 is never a symbol to the compiler and would compile again."""
-    if len(inputs[0]) > 1:
-        return compiled(*inputs)
-    doubled = [x if x is None else x.expand(2, *x.shape[1:]).contiguous() for x in inputs]
-    return compiled(*doubled)[:1]
+    """A call that the compiler has seen before, whatever the batch.
+
+    A batch of one goes as one of two, and a view into a larger tensor as a copy: a size of 1 and an offset of 0
+    are never symbols to the compiler, which would compile again for them.
+    """
+    examples = len(inputs[0])
+    given = [x if x is None else _whole(x, max(examples, 2)) for x in inputs]
+    return compiled(*given)[:examples]
+
+
+def _whole(x: Tensor, examples: int) -> Tensor:
+    """`x` as the beginning of memory of its own, repeated to `examples` where it is one."""
+    if len(x) < examples:
+        return x.expand(examples, *x.shape[1:]).contiguous()
+    return x.clone() if x.storage_offset() else x
