@@ -61,6 +61,17 @@ SAMPLING = {
 }
 
 
+def runnable(ways: dict[str, Way], device: torch.device) -> dict[str, Way]:
+    """The ways as they are; on a CPU without bfloat16 units in float32, which tries the script all the same."""
+    if has_bfloat16(device):
+        return ways
+    return {name: dataclasses.replace(way, precision="float32") for name, way in ways.items()}
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    return device.type != "cpu" or precision.cpu_has_bfloat16()
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     """How much is measured."""
@@ -152,7 +163,7 @@ def train_ways(name: str, size: Size, device: torch.device, best: float) -> dict
     x = torch.randn(1, 1, (train.stft or settings.Stft()).n_fft // 2 + 1, size.frames, dtype=torch.complex64)
     gmac = macs(network_of(train, Way(), torch.device("cpu"), True), x)
     found = {}
-    for way_name, way in TRAINING.items():  # one network at a time: they need the memory
+    for way_name, way in runnable(TRAINING, device).items():  # one network at a time: they need the memory
         step = training_step(train, way, size, device)
         first = seconds(step, device)
         if device.type == "cuda":
@@ -189,7 +200,7 @@ def sample_ways(name: str, size: Size, device: torch.device) -> dict:
     waves = [0.1 * rng.standard_normal(int(16000 * s)).astype(np.float32) for s in lengths]
     keys = [f"{number}" for number in range(len(waves))]
     found: dict[str, dict] = {}
-    for way_name, way in SAMPLING.items():
+    for way_name, way in runnable(SAMPLING, device).items():
         enhancer = Enhancer(system_of(name, way, device), device, batch=way.batch or 16)
         run = functools.partial(enhancer.many, waves, 16000, keys)
         first = seconds(run, device)
@@ -242,6 +253,9 @@ def main() -> None:
         print(found := score_ways(args.checkpoint, args.files, args.device))
         storage.write_json(args.out.with_name(f"{args.out.stem}_scores.json"), about | found)
         return
+    if not has_bfloat16(device):
+        about["bfloat16_rows"] = "float32: this CPU has no units for bfloat16"
+        print(f"bfloat16 rows are {about['bfloat16_rows']}")
     best = peak(size, device)
     rows = {}
     for name in args.networks:
