@@ -1,7 +1,9 @@
 """Reading, writing, resampling and measuring audio, and every kind of bad file."""
 
 import csv
+import errno
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -224,3 +226,13 @@ def test_real_recordings_have_their_documented_length_and_level(corpus):
         scan = audio.scan(corpus / row["file"])
         assert scan.samples / scan.rate == pytest.approx(float(row["seconds"]), abs=2e-3)
         assert scan.level_dbfs == pytest.approx(float(row["rms_db"]), abs=0.1)
+
+
+def test_a_file_system_that_takes_no_advice_is_no_failure(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse, raising=False)
+    wave = noise(RATE)
+    audio.write(tmp_path / "out.wav", wave, RATE, "FLOAT")
+    assert np.array_equal(audio.read(tmp_path / "out.wav")[0], wave)

@@ -30,7 +30,8 @@ def start_writing(stream: BinaryIO) -> None:
     """Let the system begin to write a file to disk, without waiting: the `fsync` at the end is then short."""
     stream.flush()
     if hasattr(os, "posix_fadvise"):  # not on macOS
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with contextlib.suppress(OSError):  # advice, which not every file system takes
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextlib.contextmanager
