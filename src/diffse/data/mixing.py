@@ -192,14 +192,8 @@ def _speech(speech: Speech, rate: int, min_seconds: float) -> tuple[np.ndarray, 
     level = audio.rms_dbfs(clean)
     if level < SILENT_DBFS:
         raise AudioError(path, f"no speech: silent (RMS {level:.0f} dBFS)")
-    return _sealed(clean), clipped
-
-
-def _sealed(wave: np.ndarray) -> np.ndarray:
-    """What is kept for others must not be written to."""
-    wave = wave.view()
-    wave.flags.writeable = False
-    return wave
+    clean.setflags(write=False)  # the next mixtures get the same array
+    return clean, clipped
 
 
 def _load(path: Path, rate: int, channel: int, start: int, samples: int) -> tuple[np.ndarray, float]:
@@ -255,9 +249,7 @@ def _mixed_db(task: Task, speech: np.ndarray, noise: np.ndarray, gain: np.float3
     """SNR by the task's measure of speech and noise as they were mixed."""
     try:
         return levels.snr_db(task.levels.snr, speech, noise * gain, task.rate)
-    except (
-        ValueError
-    ):  # beside a whisper, noise can be too quiet to have a loudness; before its gain it has one
+    except ValueError:  # scaled down to a whisper, noise can be too quiet to have a loudness
         return levels.snr_db(task.levels.snr, speech, noise, task.rate) - 20.0 * math.log10(gain)
 
 

@@ -90,8 +90,8 @@ def _training_facts(description: Path, losses: "pandas.DataFrame") -> dict[str, 
     try:
         last = storage.read_json(description)
         steps_missing = float(abs(last["train"]["steps"] - last["step"]))
-        before = (last["train"].get("predictor") or {}).get("pretrain_steps", 0)
-    except (DiffseError, KeyError, TypeError, AttributeError):
+        before = int((last["train"].get("predictor") or {}).get("pretrain_steps", 0))
+    except (DiffseError, KeyError, TypeError, ValueError, AttributeError):
         pass  # the rule on readable checkpoints speaks of it
     return {
         "id": "training",
