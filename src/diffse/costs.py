@@ -3,13 +3,18 @@
 import contextlib
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from diffse.enhancer import Enhancer
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 COUNTED_SECONDS = 4.0  # of audio whose arithmetic is counted
 _RESET = "5"  # what Linux takes for: forget the highest resident size so far
@@ -22,15 +27,24 @@ def macs_per_second(enhancer: Enhancer, wave: np.ndarray, key: str = "") -> floa
     system's rate, are enhanced: convolutions, matrix products and attention, all sampling steps and the padding
     included. What else there is (transforms, sums, activations) takes little and is not counted.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     apart = Enhancer(
         enhancer.system, enhancer.device, enhancer.batch, enhancer.seed
     )  # counts evaluations apart
     wave = wave[: max(1, round(COUNTED_SECONDS * enhancer.rate))]
-    with FlopCounterMode(display=False) as counter:
+    with counter() as counted:
         apart.many([wave], enhancer.rate, [key])
-    return float(f"{counter.get_total_flops() / 2 / (len(wave) / enhancer.rate):.4g}")
+    return float(f"{counted.get_total_flops() / 2 / (len(wave) / enhancer.rate):.4g}")
+
+
+def counter() -> "FlopCounterMode":
+    """Counts its block's floating-point operations; Winograd's algorithm as a direct convolution."""
+    from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+    def convolution(x: Sequence, weight: Sequence, *_: object, out_shape: Sequence, **__: object) -> int:
+        return conv_flop_count(x, weight, out_shape)
+
+    mapping = {torch.ops.aten._nnpack_spatial_convolution: convolution}
+    return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
 class PeakMemory:

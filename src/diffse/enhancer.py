@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffse import audio, chunking, recipes, settings
+from diffse import audio, chunking, recipes, settings, winograd
 from diffse.compiling import compile_
 from diffse.errors import DiffseError
 from diffse.precision import Precision, autocast
@@ -54,8 +54,8 @@ class Enhancer:
         self.seed = system.enhance.seed if seed is None else seed
         self.batch = batch or system.enhance.batch
         self.precision = precision or system.enhance.precision
-        if self.device.type == "cpu":  # convolutions without reordering; training is slower in this order
-            system.network.to(memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            system.network.to(memory_format=winograd.memory_format(system.network))
         if system.enhance.compile:
             compile_(system.network)
         self._counted = _Counted(system.objective, autocast(self.device, self.precision))

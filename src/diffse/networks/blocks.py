@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from diffse import winograd
+
 
 def ddpm_init_(weight: Tensor, scale: float = 1.0) -> None:
     """Variance scaling, fan average, uniform: U(+-sqrt(3 scale / fan_avg)); scale 0 becomes 1e-10."""
@@ -18,9 +20,9 @@ def ddpm_init_(weight: Tensor, scale: float = 1.0) -> None:
     nn.init.uniform_(weight, -limit, limit)
 
 
-def conv(in_channels: int, out_channels: int, kernel: int = 3, scale: float = 1.0) -> nn.Conv2d:
+def conv(in_channels: int, out_channels: int, kernel: int = 3, scale: float = 1.0) -> winograd.Conv2d:
     """Same-size convolution with DDPM initialisation and zero bias."""
-    layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    layer = winograd.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     ddpm_init_(layer.weight, scale)
     nn.init.zeros_(layer.bias)
     return layer

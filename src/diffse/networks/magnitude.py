@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from diffse import winograd
+
 EPSILON = 1e-4  # keeps a vanishing norm from being divided by (the small constant of eq. 10)
 SILU_GAIN = 1 / 0.596  # 1 / root mean square of silu(z) for z ~ N(0, 1)
 
@@ -87,7 +89,7 @@ class MPConv(nn.Module):
         weight = self._normalised(gain)
         if not self.kernel:
             return nnf.linear(x, weight)
-        return nnf.conv2d(x, weight, padding=self.kernel // 2)
+        return winograd.conv2d(x, weight)
 
     def of_doubled(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
         """`forward` of x with every place repeated along both axes: [B, c_in, F, T] -> [B, c_out, 2 F, 2 T].
