@@ -1,6 +1,6 @@
 """Forward pass and training step of the three published networks on a CPU, next to their plain form.
 
-    python benchmarks/networks.py [--networks ncsnpp ncsnppm mp_adm] [--frames 64] [--rounds 3] [--out FILE]
+    python benchmarks/networks.py [--networks ncsnpp ncsnppm mp_adm] [--frames 256] [--rounds 2] [--out FILE]
 
 Published size, batch 1, one thread. The plain form (`reference/networks.py`) has the same weights; it runs with
 the C library's own way to give memory back and direct convolutions, diffse with `pages.keep()`, Winograd's
@@ -215,8 +215,8 @@ HEADER = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=PRESETS, default=list(PRESETS), metavar="NAME")
-    parser.add_argument("--frames", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -5,13 +5,12 @@
 The small form with random weights enhances 8 files of 1.5 to 4 s and 8 of 2 s in every way below; the ways take
 turns, so that a busy machine slows all of them. Time is CPU time. A file takes 1 EM iteration of 2 steps here;
 files per hour are for the published 5 iterations of 30 steps, from the number of network evaluations. A way in
-float32 must give the plain implementation's results, one in bfloat16 must stay near them. `restart` saves
-network evaluations and is another algorithm: its files per hour follow from its number of evaluations.
+float32 must give the plain implementation's results, one in bfloat16 must stay near them. A sampler with fewer
+evaluations is another algorithm: its files per hour follow from their number, its quality from a sweep.
 """
 
 import argparse
 import contextlib
-import copy
 import ctypes
 import dataclasses
 import os
@@ -46,23 +45,24 @@ class Way:
     plain: bool = False
     batch: int = 1
     keep_pages: bool = False  # the C library keeps freed memory instead of giving it back to the system
-    channels_last: bool = False
     precision: str = "float32"
-    restart: float = 1.0  # where EM iterations after the first begin; counts in files per hour alone
+    sampler: tuple[tuple[str, float], ...] = ()  # changes to the published one; count in files per hour alone
 
 
+RESTART, LESS = (("restart", 0.3),), (("restart", 0.3), ("corrector_scale", 0.0))
 WAYS = {
     "plain, one at a time": Way(plain=True),
     "one at a time": Way(),
     "batched, 8": Way(batch=8),
     "one at a time, memory kept": Way(keep_pages=True),
     "batched, 8, memory kept": Way(batch=8, keep_pages=True),
-    "batched, 8, memory kept, channels last": Way(batch=8, keep_pages=True, channels_last=True),
+    "batched, 8, memory kept, restart at 0.3": Way(batch=8, keep_pages=True, sampler=RESTART),
+    "the same without corrector": Way(batch=8, keep_pages=True, sampler=LESS),
 }
 if cpu_has_bfloat16():
-    quick = Way(batch=8, keep_pages=True, channels_last=True, precision="bfloat16")
+    quick = Way(batch=8, keep_pages=True, precision="bfloat16")
     WAYS["batched, 8, memory kept, bfloat16"] = quick
-    WAYS["the same, restart at 0.3"] = dataclasses.replace(quick, restart=0.3)
+    WAYS["the same, restart at 0.3"] = dataclasses.replace(quick, sampler=RESTART)
 
 
 def load() -> tuple[recipes.System, settings.EM]:
@@ -152,32 +152,29 @@ def run(system: recipes.System, way: Way, found: list[np.ndarray]) -> list[np.nd
 def measure(found: list[np.ndarray], rounds: int) -> dict[str, dict]:
     """Every way on the same files: medians per file, and the ratio to one at a time, round by round."""
     system, published = load()
-    variants = {False: system}
-    network = copy.deepcopy(system.network).to(memory_format=torch.channels_last)
-    variants[True] = recipes.assemble(system.train, system.stft, system.enhance, network, {})
-    timers = {last: Timer(variants[last].network) for last in variants}
+    timer = Timer(system.network)
     one = network_evaluations(system.enhance.sampler)
     times, expected = {name: [] for name in WAYS}, None
     for _ in range(rounds):
         for name, way in WAYS.items():
-            timer = timers[way.channels_last]
             with pages_kept(way.keep_pages):
                 timer.seconds, wall, cpu = 0.0, time.perf_counter(), time.process_time()
-                results = run(variants[way.channels_last], way, found)
+                results = run(system, way, found)
                 cpu = time.process_time() - cpu
             times[name].append((cpu, timer.seconds, time.perf_counter() - wall))
             expected = expected or results
             agree(name, results, expected, TOLERANCE[way.precision])
     return {
         name: row(
-            values, times["one at a time"], len(found), network_evaluations(published, WAYS[name].restart), one
+            values, times["one at a time"], len(found), network_evaluations(published, WAYS[name].sampler), one
         )
         for name, values in times.items()
     }
 
 
-def network_evaluations(sampler: settings.EM, restart: float = 1.0) -> int:
-    return posterior.evaluations(sampler.steps, sampler.em_iterations, sampler.samples, restart=restart)
+def network_evaluations(sampler: settings.EM, changes: tuple[tuple[str, float], ...] = ()) -> int:
+    s = dataclasses.replace(sampler, **dict(changes))
+    return posterior.evaluations(s.steps, s.em_iterations, s.samples, s.corrector_scale, s.restart)
 
 
 def row(values: list[tuple], alone: list[tuple], files: int, evaluations: int, one: int) -> dict:
