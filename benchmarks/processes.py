@@ -4,7 +4,7 @@
 
 Training: every process has its own batch of two, one thread and the trainer's own step; "averaged" is what
 torchrun does (gradients averaged over gloo), "apart" the same processes without a word between them, which
-shows what the machine itself gives to two. Enhancement: `diffse enhance` of 16 recordings of 4 s, in one
+shows what the machine itself gives to two. Enhancement: `diffse enhance` of 8 recordings of 4 s, in one
 process and in shards 1/2 and 2/2 at once, start of the programs included. Times are wall times, ways take
 turns; the summed rate of two over that of one would be 2 on a machine that shares nothing.
 """
@@ -31,7 +31,7 @@ from diffse.storage import write_json
 from diffse.training import Loss
 
 RESULT = Path(__file__).parent / "results" / "processes.json"
-STEPS, FILES, FILE_SECONDS = 8, 16, 4
+STEPS, FILES, FILE_SECONDS = 8, 8, 4
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 

@@ -98,7 +98,7 @@ ALLOWED: dict[str, set[str]] = {
     "external": FILES | {"settings", "settings_reader", "audio", "data", "external_program"},
     "sweeping": FILES
     | {"settings", "settings_reader", "data", "metrics", "enhancer", "recipes", "report"}
-    | {"checkpoint", "posthoc"},
+    | {"checkpoint", "posthoc", "pages"},
     "versions": {"errors", "storage"},
     "steps": FILES | {"settings"},
     "runs": FILES,

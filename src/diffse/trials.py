@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import diffse
-from diffse import checkpoint, paths, settings, storage
+from diffse import checkpoint, pages, paths, settings, storage
 from diffse.data import manifest, shards
 from diffse.data.parallel import Workers
 from diffse.enhancer import Enhancer
@@ -109,6 +109,7 @@ def check_metrics(plan: Plan) -> None:
 def measure(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     """Score all variants; what was scored before into `folder`, or until a stop, is not scored again."""
     check_metrics(plan)
+    pages.keep()
     progress = folder.with_name(f".{folder.name}.partial.json")
     known = _known(folder / "summary.json") | _known(progress)
     trials: list[dict[str, Any]] = []
