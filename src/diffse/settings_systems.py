@@ -319,7 +319,7 @@ class EM:
     t_eps: float = 0.03
     start: Literal["unit", "marginal"] = "unit"  # y + z, or published y + sigma(1) z
     last_noise: bool = False  # noise also in the last step
-    restart: float = 1.0  # below 1: later EM iterations begin at this time, with the samples there are
+    restart: float = 1.0  # below 1: later EM iterations begin at this time; costs quality (docs/results)
     normalise: bool = True  # by the spectrogram's largest magnitude
 
 
