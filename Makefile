@@ -20,7 +20,7 @@ demo: setup ## run the whole chain on the built-in corpus and show the report
 	@tools/demo.sh
 
 test: setup ## run the tests
-	$(THREADS) python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(THREADS) python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 slow: setup ## run the tests that need minutes
 	python -m pytest -m slow

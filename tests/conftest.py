@@ -10,6 +10,18 @@ from unittest import mock
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+# Files that take longest: begun last, they would run alone at the end.
+LONG = [
+    "test_dvc.py", "test_pipelines_local.py", "test_training.py", "test_training_nodes.py", "test_winograd.py",
+    "test_faults_of_data_steps.py", "test_pipelines_placement.py", "test_pipelines.py", "test_mixture_gate.py",
+    "test_objectives_learn.py", "test_workspaces.py",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first (xdist must not sort them again: --no-loadscope-reorder)."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 
 
 def pytest_collection_finish() -> None:
