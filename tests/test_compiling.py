@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import tiny
 import torch
 from torch._dynamo.utils import counters
 
@@ -26,12 +27,7 @@ NETWORKS = {
 def network_of(name: str) -> torch.nn.Module:
     """A tiny network, with values where weights start at zero."""
     torch.manual_seed(0)
-    network = NETWORKS[name]()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.requires_grad and parameter.abs().max() < 1e-3:
-                parameter.normal_(0, 0.02)
-    return network
+    return tiny.woken(NETWORKS[name]())
 
 
 def inputs(examples: int, frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Convolutions by Winograd's algorithm against the direct ones: outputs, slopes, and when each is used."""
+"""Convolutions by Winograd's algorithm against the direct ones: outputs, gradients, and when each is used."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 import torch
 import torch.nn.functional as nnf
 
@@ -48,29 +49,30 @@ def apart(own: torch.Tensor, other: torch.Tensor) -> float:
 @needs_it
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize(("batch", "c_in", "c_out", "f", "t"), [(1, 128, 128, 48, 64), (3, 192, 130, 41, 47)])
-def test_outputs_and_slopes_are_those_of_the_direct_convolution(batch, c_in, c_out, f, t, with_bias, calls):
+def test_outputs_and_gradients_are_those_of_the_direct_convolution(batch, c_in, c_out, f, t, with_bias, calls):
     leaves = example(batch, c_in, c_out, f, t)[: 3 if with_bias else 2]
     leaves = [leaf.requires_grad_() for leaf in leaves]
     expected = nnf.conv2d(*leaves, padding=1)
-    slope = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
-    slopes = torch.autograd.grad(expected, leaves, slope)
+    grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    others = torch.autograd.grad(expected, leaves, grad)
     own = winograd.conv2d(*leaves)
     assert apart(own, expected) < 1e-5
-    for found, other in zip(torch.autograd.grad(own, leaves, slope), slopes, strict=True):
+    for found, other in zip(torch.autograd.grad(own, leaves, grad), others, strict=True):
         assert apart(found, other) < 1e-5
-    assert len(calls) == 2  # forward, and the slope in the input
+    assert len(calls) == 2  # forward, and the gradient of the input
 
 
-@needs_it
-def test_slopes_pass_the_numerical_check(monkeypatch):
-    """In double precision, with the direct convolution in the algorithm's place."""
+@pytest.mark.parametrize("pairs", [1, 9, 4096])  # of one matrix product: a row, some rows, all
+def test_gradients_pass_the_numerical_check(pairs, monkeypatch):
+    """In double precision, with the direct convolution in the place of NNPACK's: on every CPU."""
+    monkeypatch.setattr(winograd, "_PAIRS", pairs)
     monkeypatch.setattr(winograd, "_convolved", lambda x, w, b=None: nnf.conv2d(x, w, b, padding=1))
-    leaves = [leaf.double().requires_grad_() for leaf in example(2, 3, 2, 4, 5)]
+    leaves = [leaf.double().requires_grad_() for leaf in example(2, 3, 2, 5, 6)]
     assert torch.autograd.gradcheck(winograd._Convolution.apply, leaves)
 
 
 @needs_it
-def test_frozen_inputs_and_filters_cost_no_slope(calls):
+def test_frozen_inputs_and_filters_cost_no_gradient(calls):
     x, weight, bias = example()
     winograd.conv2d(x, weight.requires_grad_(), bias).sum().backward()
     assert len(calls) == 1 and x.grad is None
@@ -136,17 +138,12 @@ NETWORKS = {
 
 def built(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    network = NETWORKS[name]()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.requires_grad and parameter.abs().max() < 1e-3:
-                parameter.normal_(0, 0.02)
-    return network
+    return tiny.woken(NETWORKS[name]())
 
 
 @needs_it
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_give_the_same_output_and_slopes(name, calls, monkeypatch):
+def test_networks_give_the_same_output_and_gradients(name, calls, monkeypatch):
     network = built(name)
     x = torch.randn(1, 1, 64, 64, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
 
@@ -156,12 +153,12 @@ def test_networks_give_the_same_output_and_slopes(name, calls, monkeypatch):
         out.abs().square().mean().backward()
         return out.detach(), [p.grad for p in network.parameters() if p.grad is not None]
 
-    own, slopes = run()
+    own, gradients = run()
     assert calls
     monkeypatch.setattr(winograd, "available", lambda: False)
     expected, others = run()
     assert apart(own, expected) < 1e-5
-    assert apart(torch.cat([s.flatten() for s in slopes]), torch.cat([s.flatten() for s in others])) < 1e-5
+    assert apart(torch.cat([g.flatten() for g in gradients]), torch.cat([g.flatten() for g in others])) < 1e-5
 
 
 @needs_it

@@ -1,11 +1,15 @@
 """A tiny project for tests: a corpus of synthetic pairs, settings and systems that train in seconds."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 
 from diffse import settings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NETWORK = {
     "name": "ncsnpp", "nf": 8, "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [],
@@ -92,3 +96,14 @@ def make_project(root: Path, **changes) -> settings.Params:
     prepare.run(params, "toy", root)
     stft_cache.run(params, "toy", root)
     return params
+
+
+def woken(network: "nn.Module", scale: float = 0.02) -> "nn.Module":
+    """The network with random values where its weights start at zero, which hide the gradients behind them."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad and parameter.abs().max() < 1e-3:
+                parameter.normal_(0, scale)
+    return network

@@ -2,9 +2,9 @@
 
 Six by six outputs at a time take 64 products instead of 324 (Lavin and Gray 2016, F(6 x 6, 3 x 3)); the
 transforms around them cost part of that again. PyTorch brings the algorithm with NNPACK, for outputs alone.
-The slope in the input is a convolution like it. The slope in the filters is summed here, along t by the same
-algorithm: two places at a time take 4 products instead of 6. Outputs differ from the direct ones by about
-5e-6 of their size; slopes in filters are nearer to the true ones than those of the direct way.
+The gradient of the input is a convolution like it. The gradient of the filters is summed here, along t by the
+same algorithm: two places at a time take 4 products instead of 6. Outputs differ from the direct ones by about
+5e-6 of their size; gradients of filters are nearer to the true ones than those of the direct way.
 """
 
 import functools
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 VARIABLE = "DIFFSE_WINOGRAD"  # 0: direct convolutions alone
 CHANNELS = 128  # in and out; with fewer, or with fewer places,
 PLACES = 1536  # F T of an example, the transforms cost more than they save
-_PAIRS = 4096  # of places whose slopes in the filters are summed by one matrix product
+_PAIRS = 4096  # of places that one matrix product sums for the gradient of the filters
 
 
 @functools.cache
@@ -77,13 +77,13 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
-    def backward(ctx, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        slope = slope.contiguous()
-        in_x, in_weight, in_bias = ctx.needs_input_grad
-        of_x = _convolved(slope, weight.flip(2, 3).transpose(0, 1)) if in_x else None
-        of_weight = _slope_in_filters(slope, x) if in_weight else None
-        return of_x, of_weight, slope.sum((0, 2, 3)) if in_bias else None
+        grad = grad.contiguous()
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        grad_x = _convolved(grad, weight.flip(2, 3).transpose(0, 1)) if of_x else None
+        grad_weight = _filter_gradient(grad, x) if of_weight else None
+        return grad_x, grad_weight, grad.sum((0, 2, 3)) if of_bias else None
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -93,14 +93,16 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.cat(done) if len(done) > 1 else done[0]
 
 
-def _slope_in_filters(slope: Tensor, x: Tensor) -> Tensor:
-    """Sum over places (f, t) of slope(f, t) x(f + a - 1, t + b - 1): [c_out, c_in, 3, 3] over a and b.
+def _filter_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """Sum over places (f, t) of grad(f, t) x(f + a - 1, t + b - 1): [c_out, c_in, 3, 3] over a and b.
+
+    grad [B, c_out, F, T] is the gradient of the outputs, x [B, c_in, F, T] the input, zero beyond its edges.
 
     Rows of frequency are taken a few at a time, so that what is made of them stays in the cache. In every row
-    the places are pairs; with pairs d of the slope and neighbouring pairs e, g of x the three sums over b are
-    made of d_0 (e_0 - g_0), (d_0 + d_1) (e_1 + g_0), (d_0 - d_1) (g_0 - e_1) and d_1 (e_1 - g_1).
+    the places are pairs; with pairs d of grad and neighbouring pairs e, g of x the three sums over b are made
+    of d_0 (e_0 - g_0), (d_0 + d_1) (e_1 + g_0), (d_0 - d_1) (g_0 - e_1) and d_1 (e_1 - g_1).
     """
-    (batch, c_out, f, frames), c_in = slope.shape, x.shape[1]
+    (batch, c_out, f, frames), c_in = grad.shape, x.shape[1]
     width = (frames + 3) // 2  # pairs in a row of x with a zero on either side
     rows = -(-_PAIRS // width)
     sums = x.new_zeros(3, 4, c_out, c_in)
@@ -108,21 +110,23 @@ def _slope_in_filters(slope: Tensor, x: Tensor) -> Tensor:
         for first in range(0, f, rows):
             last = min(first + rows, f)
             edges = (int(first == 0), int(last == f))  # rows of zeros
-            e, g = _pairs(x[n, :, max(first - 1, 0) : last + 1], 1, width, edges)
-            d, other = _pairs(slope[n, :, first:last], 0, width)
-            left, right = slope.new_empty(4, *d.shape), x.new_empty(4, c_in, e.shape[1] - 1)
-            left[0], left[3] = d, other
-            torch.add(d, other, out=left[1])
-            torch.sub(d, other, out=left[2])
-            torch.sub(e[:, :-1], e[:, 1:], out=right[0])
-            torch.add(g[:, :-1], e[:, 1:], out=right[1])
-            torch.sub(e[:, 1:], g[:, :-1], out=right[2])
-            torch.sub(g[:, :-1], g[:, 1:], out=right[3])
-            places = d.shape[1] - 1  # the last pair of a row of the slope is padding
+            first_x, second_x = _pairs(x[n, :, max(first - 1, 0) : last + 1], 1, width, edges)
+            d_0, d_1 = _pairs(grad[n, :, first:last], 0, width)
+            e_0, e_1, g_0, g_1 = first_x[:, :-1], second_x[:, :-1], first_x[:, 1:], second_x[:, 1:]
+            left, right = grad.new_empty(4, *d_0.shape), x.new_empty(4, *e_0.shape)
+            left[0], left[3] = d_0, d_1
+            torch.add(d_0, d_1, out=left[1])
+            torch.sub(d_0, d_1, out=left[2])
+            torch.sub(e_0, g_0, out=right[0])
+            torch.add(e_1, g_0, out=right[1])
+            torch.sub(g_0, e_1, out=right[2])
+            torch.sub(e_1, g_1, out=right[3])
+            places = d_0.shape[1] - 1  # the last pair of a row of grad is padding
             for a in range(3):
                 shifted = right[..., a * width : a * width + places]
                 sums[a].baddbmm_(left[..., :places], shifted.mT)
-    one, two, three, four = (0.5 * s if n in (1, 2) else s for n, s in enumerate(sums.unbind(1)))
+    sums[:, 1:3] /= 2
+    one, two, three, four = sums.unbind(1)
     return torch.stack([one + two + three, two - three, two + three - four], -1).permute(1, 2, 0, 3)
 
 
