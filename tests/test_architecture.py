@@ -22,6 +22,7 @@ GROUPS = {
     "handover": "cli",
     "multistep": "samplers",
     "presets": "settings",
+    "proximal": "posterior",
     "run_log": "runs",
     "run_places": "runs",
     "run_process": "runs",

@@ -16,6 +16,7 @@ from diffse.networks.ncsnpp import NCSNpp
 from diffse.objectives import ScoreMatching
 from diffse.posterior import PUBLISHED, Sampling, em, evaluations, likelihood_score, posterior_samples
 from diffse.processes import OUVE, expand
+from diffse.proximal import em_proximal, joined, proximal_samples
 
 PROCESS = OUVE()
 S_0 = 0.3
@@ -227,7 +228,7 @@ def files(count: int = 3) -> Tensor:
     return levels * complex_noise(count, 1, 16, 12, seed=5)
 
 
-@pytest.mark.parametrize("options", [{}, PUBLISHED, {"restart": 0.5}])
+@pytest.mark.parametrize("options", [{}, PUBLISHED])
 def test_a_file_alone_gives_what_it_gives_in_a_batch(options):
     y = files()
     options = {"steps": 6, "em_iterations": 3, "nmf_updates": 2} | options
@@ -277,7 +278,7 @@ def test_number_of_evaluations_is_the_stated_one():
         counted.append(len(x_t))
         return gaussian_prior(x_t, t)
 
-    for options in ({}, {"samples": 2, "em_iterations": 3}, {"corrector_scale": 0}, {"restart": 0.5}):
+    for options in ({}, {"samples": 2, "em_iterations": 3}, {"corrector_scale": 0}):
         counted.clear()
         em(prior, PROCESS, y, drawing(y), **{"steps": 4, **options})
         assert sum(counted) == len(y) * evaluations(**{"steps": 4, **options})
@@ -285,27 +286,8 @@ def test_number_of_evaluations_is_the_stated_one():
     assert evaluations(samples=2) == 600  # as published
 
 
-def test_restart_continues_from_the_samples_before():
-    y, times = files(), []
-
-    def prior(x_t: Tensor, t: Tensor) -> Tensor:
-        times.append((float(t[0]), x_t))
-        return gaussian_prior(x_t, t)
-
-    results: list[Tensor] = []
-    options = {"steps": 10, "em_iterations": 2, "corrector_scale": 0, "samples": 1}
-    em(prior, PROCESS, y, drawing(y), **options, restart=0.3, observe=lambda S, W, H: results.append(S))
-    assert [t for t, _ in times[10:]] == pytest.approx([0.3, 0.2, 0.1])
-    t = torch.tensor([0.3])
-    noise = (times[10][1] - expand(PROCESS.a(t), y) * results[0][0]) / expand(PROCESS.std(t), y)
-    assert float(noise.abs().square().mean()) == pytest.approx(1, rel=0.15)
-    whole, again = (
-        em(gaussian_prior, PROCESS, y, drawing(y), **options, **extra) for extra in ({}, {"restart": 1.0})
-    )
-    assert torch.equal(whole, again)
-
-
-def test_noise_model_finds_the_noise_and_the_speech_gets_cleaner():
+@pytest.mark.parametrize("sampler", [em, em_proximal])
+def test_noise_model_finds_the_noise_and_the_speech_gets_cleaner(sampler):
     """Speech with a known variance per bin, noise in other bins: EM must learn where the noise is."""
     speech_power = torch.full((1, 1, 32, 1), 1e-4)
     speech_power[:, :, :8] = 0.04
@@ -318,10 +300,84 @@ def test_noise_model_finds_the_noise_and_the_speech_gets_cleaner():
         return a * speech_power / (a**2 * speech_power + s**2) * x_t
 
     y = clean + noise
-    result = em(
+    result = sampler(
         prior, PROCESS, y, drawing(y), rank=2, normalise=False, observe=lambda S, W, H: fitted.append(W @ H)
     )
     V = fitted[-1].mean(-1).flatten()
     assert float(V[16:].mean()) == pytest.approx(0.09, rel=0.25)
     assert float(V[8:16].mean()) < 0.01
     assert float((result - clean).norm()) < 0.4 * float(noise.norm())
+
+
+# ------------------------------------------------------------------------------------------ proximal steps
+
+
+def test_joined_is_the_posterior_mean_of_gaussian_speech():
+    """For s ~ N_C(0, s_0^2) with x = s + n and s_t = delta s + sigma z, all known: E[s | s_t, x]."""
+    S_t, X, V = complex_noise(1, 1, 8, 6), complex_noise(1, 1, 8, 6, seed=1), torch.rand(1, 1, 8, 6) + 0.1
+    t = torch.tensor([0.3])
+    delta, sigma = expand(PROCESS.a(t), X), expand(PROCESS.std(t), X)
+    precision = 1 / S_0**2 + (delta / sigma) ** 2
+    expected = (delta / sigma**2 * S_t + X / V) / (precision + 1 / V)
+    found = joined(gaussian_prior(S_t, t), X, V, 1 / precision)
+    assert relative(found, expected) < 1e-5
+
+
+def test_proximal_samples_go_from_the_observation_to_the_prior_as_the_noise_grows():
+    X, seen = complex_noise(2, 1, 16, 12), []
+
+    def prior(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append((x_t, float(t[0])))
+        return gaussian_prior(x_t, t)
+
+    def samples(V: float) -> Tensor:
+        seen.clear()
+        return proximal_samples(prior, PROCESS, X, torch.full(X.shape, V), drawing(X), samples=3, steps=4)
+
+    assert torch.allclose(samples(1e-9), X.expand(3, -1, -1, -1, -1), atol=1e-4)
+    assert [t for _, t in seen] == pytest.approx(torch.linspace(1, 0.03, 4).tolist())
+    assert seen[0][0].shape == (6, 1, 16, 12)
+    free = samples(1e9)
+    last, _ = seen[-1]
+    assert torch.allclose(free.flatten(0, 1), gaussian_prior(last, torch.full((6,), 0.03)), atol=1e-6)
+    assert float((free[0] - free[1]).abs().mean()) > 0.05  # samples differ
+
+
+def test_each_proximal_step_begins_at_the_estimate_before_with_new_noise():
+    X, seen = complex_noise(1, 1, 64, 64, seed=9), []
+
+    def prior(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append((x_t, t))
+        return 0.3 * X
+
+    V = torch.full(X.shape, 0.2)
+    result = proximal_samples(prior, PROCESS, X, V, drawing(X), steps=3, prior_weight=2.0)[0]
+    estimate = X
+    for x_t, t in seen:
+        a, s = expand(PROCESS.a(t), X), expand(PROCESS.std(t), X)
+        z = (x_t - a * estimate) / s
+        assert float(z.abs().square().mean()) == pytest.approx(1, rel=0.05)
+        assert float((z * X.conj()).mean().abs()) < 0.05
+        spread = (s / a) ** 2 / 2
+        estimate = (0.2 * 0.3 * X + spread * X) / (0.2 + spread)
+    assert torch.allclose(result, estimate, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"samples": 3, "steps": 4}, {"rank": 20, "nmf_updates": 3}])
+def test_proximal_em_treats_every_file_by_itself_with_the_stated_evaluations(options):
+    y, counted = files(), []
+
+    def prior(x_t: Tensor, t: Tensor) -> Tensor:
+        counted.append(len(x_t))
+        return gaussian_prior(x_t, t)
+
+    together = em_proximal(prior, PROCESS, y, drawing(y), em_iterations=2, **options)
+    assert together.dtype == y.dtype
+    assert sum(counted) == len(y) * 2 * options.get("samples", 1) * options.get("steps", 10)
+    draw = drawing(y)
+    alone = em_proximal(prior, PROCESS, y[1:2], lambda: draw()[1:2], em_iterations=2, **options)
+    assert relative(alone, together[1:2]) < 1e-5
+    louder = em_proximal(prior, PROCESS, 100 * y, drawing(y), em_iterations=2, **options)
+    assert relative(louder, 100 * together) < 1e-4
+    silent = em_proximal(prior, PROCESS, 0 * y, drawing(y), em_iterations=2, **options)
+    assert torch.isfinite(torch.view_as_real(silent)).all()

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from diffse import nmf
-from diffse.processes import OUVE, expand, perturb
+from diffse.processes import OUVE, expand
 from diffse.samplers import Denoiser, Draw, score_from_estimate
 
 Observer = Callable[[Tensor, Tensor, Tensor], None]
+EStep = Callable[[Tensor, Tensor | None], Tensor]  # X, V -> samples of s, [samples, B, 1, F, T]
 # What the published code chooses, as options of `em`.
 PUBLISHED = {
     "samples": 2, "first_likelihood": 2, "grid": "linspace", "start": "marginal", "likelihood_count": "up",
@@ -25,11 +26,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How posterior samples are drawn (algorithm 2). Of two values the first is the paper's.
-
-    `restart` below 1 is not in the paper and saves evaluations: an EM iteration after the first begins at that
-    time, with the samples of the iteration before brought there by the process.
-    """
+    """How posterior samples are drawn (algorithm 2). Of two values the first is the paper's."""
 
     steps: int = 30  # N
     corrector_scale: float = 0.5  # the corrector's step is (scale sigma)^2; 0: no corrector
@@ -41,15 +38,12 @@ class Sampling:
     t_eps: float = 0.03  # below it the prior has not been trained
     start: Literal["unit", "marginal"] = "unit"  # N_C(X, I), or X + s(1) z
     last_noise: bool = False  # noise on the last step too, as line 7 is printed
-    restart: float = 1.0
 
-    def times(self, again: bool = False) -> Tensor:
-        """Falling times of a first pass, or of one that begins `again` at the restart."""
+    def times(self) -> Tensor:
+        """Falling times of a pass."""
         if self.grid == "linspace":
-            times = torch.linspace(1.0, self.t_eps, self.steps)
-        else:
-            times = (torch.arange(self.steps, 0, -1) / self.steps).clamp_min(self.t_eps)
-        return times[-max(1, round(self.restart * self.steps)) :] if again else times
+            return torch.linspace(1.0, self.t_eps, self.steps)
+        return (torch.arange(self.steps, 0, -1) / self.steps).clamp_min(self.t_eps)
 
     def has_likelihood(self, left: int) -> bool:
         """Whether the step with `left` steps left, itself included, ends with a likelihood step."""
@@ -82,30 +76,38 @@ def em(
     noise model of each iteration.
     """
     options = Sampling(**sampling)
+
+    def e_step(X: Tensor, V: Tensor | None) -> Tensor:
+        return posterior_samples(denoise, process, X, V, draw, samples, options)
+
+    factors = factors or nmf.initial(draw, rank)
+    return alternate(e_step, y, factors, em_iterations, nmf_updates, first_likelihood, normalise, observe)
+
+
+def alternate(
+    e_step: EStep,
+    y: Tensor,
+    factors: tuple[Tensor, Tensor],
+    em_iterations: int,
+    nmf_updates: int = 1,
+    first_likelihood: int = 1,
+    normalise: bool = True,
+    observe: Observer | None = None,
+) -> Tensor:
+    """Expectation-maximisation with any E-step: the mean of its last samples, shape of y; see `em`."""
     scale = _peaks(y) if normalise else 1.0
-    X, S = y / scale, None
-    W, H = factors or nmf.initial(draw, rank)
+    X, (W, H) = y / scale, factors
     for iteration in range(1, em_iterations + 1):
-        V = W @ H if iteration >= first_likelihood else None
-        S = posterior_samples(
-            denoise, process, X, V, draw, samples, options, S if options.restart < 1 else None
-        )
+        S = e_step(X, W @ H if iteration >= first_likelihood else None)
         W, H = nmf.fitted((X - S).abs().square().mean(0), W, H, nmf_updates)
         if observe is not None:
             observe(S, W, H)
     return S.mean(0) * scale
 
 
-def evaluations(
-    steps: int = 30,
-    em_iterations: int = 5,
-    samples: int = 4,
-    corrector_scale: float = 0.5,
-    restart: float = 1.0,
-) -> int:
+def evaluations(steps: int = 30, em_iterations: int = 5, samples: int = 4, corrector_scale: float = 0.5) -> int:
     """Network evaluations of one example that `em` spends on one file."""
-    again = len(Sampling(steps=steps, restart=restart).times(again=True))
-    return samples * (steps + (em_iterations - 1) * again) * (2 if corrector_scale else 1)
+    return samples * steps * em_iterations * (2 if corrector_scale else 1)
 
 
 def _peaks(y: Tensor) -> Tensor:
@@ -122,13 +124,12 @@ def posterior_samples(
     draw: Draw,
     samples: int = 4,
     options: Sampling = Sampling(),
-    previous: Tensor | None = None,
 ) -> Tensor:
     """Samples of s given X [B, 1, F, T] and noise power V (algorithm 2): [samples, B, 1, F, T].
 
-    V = None leaves the likelihood out. With `previous` samples the pass begins at the restart.
+    V = None leaves the likelihood out.
     """
-    noise = _stacked(draw, samples)
+    noise = stacked(draw, samples)
     X = X.repeat(samples, 1, 1, 1)
     V = None if V is None else V.repeat(samples, 1, 1, 1)
     zero = torch.zeros_like(X)  # the process of a prior ends in 0
@@ -136,8 +137,8 @@ def posterior_samples(
     def score(S: Tensor, t: Tensor) -> Tensor:
         return score_from_estimate(process, S, zero, denoise(S, t), t)
 
-    times = options.times(again=previous is not None).to(X.device)[:, None].expand(-1, len(X))
-    S = _start(process, X, previous, times[0], options.start, noise())
+    times = options.times().to(X.device)[:, None].expand(-1, len(X))
+    S = X + noise() if options.start == "unit" else process.prior(X, noise())
     for left, t in zip(range(len(times), 0, -1), times, strict=True):
         if options.corrector_scale:
             S = _corrector_step(process, S, score(S, t), t, options.corrector_scale, noise())
@@ -164,15 +165,9 @@ def _likelihood_length(process: OUVE, t: Tensor, options: Sampling, like: Tensor
     return options.likelihood_weight * dt * expand(process.diffusion(t) ** 2, like)
 
 
-def _stacked(draw: Draw, samples: int) -> Draw:
+def stacked(draw: Draw, samples: int) -> Draw:
     """Noise for all copies. Each copy draws by itself, so that a file's noise is the same in any batch."""
     return lambda: torch.cat([draw() for _ in range(samples)])
-
-
-def _start(process: OUVE, X: Tensor, previous: Tensor | None, t: Tensor, start: str, z: Tensor) -> Tensor:
-    if previous is not None:
-        return perturb(process, previous.flatten(0, 1), torch.zeros_like(X), t, z)
-    return X + z if start == "unit" else process.prior(X, z)
 
 
 def _corrector_step(process: OUVE, S: Tensor, score: Tensor, t: Tensor, scale: float, z: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from diffse import (
     posthoc,
     prediction,
     processes,
+    proximal,
     regeneration,
     samplers,
     settings,
@@ -191,12 +192,13 @@ def build_sampler(setting: settings.Sampler, train: settings.Train, objective: O
     def sample(y: Tensor, draw: Callable[[], Tensor]) -> Tensor:
         if isinstance(setting, settings.VEM):
             return variational.vem(objective.network, objective.spectrogram, y, draw, **options)
-        if isinstance(setting, settings.EM):  # a prior: nothing of y goes into the network
+        if isinstance(setting, settings.EM | settings.EMProximal):  # nothing of y goes into the network
 
             def prior(x_t: Tensor, t: Tensor) -> Tensor:
                 return objective.denoise(x_t, objective.prepare(x_t), t)
 
-            return posterior.em(prior, process, y, draw, **options)
+            em = posterior.em if isinstance(setting, settings.EM) else proximal.em_proximal
+            return em(prior, process, y, draw, **options)
         conditions = objective.prepare(y)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -226,7 +228,9 @@ def evaluations(train: settings.Train, setting: settings.Sampler) -> int | None:
         return 1
     if isinstance(setting, settings.EM):
         e = setting
-        return posterior.evaluations(e.steps, e.em_iterations, e.samples, e.corrector_scale, e.restart)
+        return posterior.evaluations(e.steps, e.em_iterations, e.samples, e.corrector_scale)
+    if isinstance(setting, settings.EMProximal):
+        return setting.em_iterations * setting.samples * setting.steps
     if isinstance(setting, settings.VEM):  # of the decoder: each gradient step, each update, and the result
         return setting.iterations * (setting.gradient_steps + 1) + 1
     predictor = int(train.predictor is not None)

@@ -168,6 +168,9 @@ from diffse.settings_systems import (
     Direct as Direct,
 )
 from diffse.settings_systems import (
+    EMProximal as EMProximal,
+)
+from diffse.settings_systems import (
     Enhance as Enhance,
 )
 from diffse.settings_systems import (

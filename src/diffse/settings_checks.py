@@ -21,7 +21,13 @@ _PROCESSES_OF = {
     systems.ELBO: ((systems.NoProcess,), "it models clean speech without a diffusion"),
 }
 _SAMPLERS_OF = {
-    systems.OUVE: (systems.PredictorCorrector, systems.ProbabilityFlowODE, systems.Multistep, systems.EM),
+    systems.OUVE: (
+        systems.PredictorCorrector,
+        systems.ProbabilityFlowODE,
+        systems.Multistep,
+        systems.EM,
+        systems.EMProximal,
+    ),
     systems.SBVE: (systems.BridgeODE, systems.BridgeSDE, systems.Multistep),
     systems.NoProcess: (systems.Direct, systems.VEM),
 }
@@ -158,7 +164,8 @@ def _check_times(train: systems.Train, sampler: object, where: str) -> None:
     bounded = systems.PredictorCorrector | systems.ProbabilityFlowODE
     if zero and (isinstance(sampler, bounded) or _multistep_of_score(train, sampler)):
         raise DiffseError(f"{where}: t_eps 0 is where the score has no bound; choose more, as 0.03")
-    if zero and isinstance(sampler, systems.EM) and sampler.grid == "linspace":
+    reaches_end = getattr(sampler, "grid", "") == "linspace" or isinstance(sampler, systems.EMProximal)
+    if zero and reaches_end:
         raise DiffseError(f"{where}: t_eps 0 is where the score has no bound; choose more, as 0.03")
     if zero and getattr(sampler, "evaluate_at", "") == "target":
         raise DiffseError(
@@ -192,10 +199,10 @@ def check_sampler(train: systems.Train, sampler: object, where: str) -> None:
         )
     _check_times(train, sampler, where)
     prior = isinstance(train.objective, systems.ScoreMatching) and train.objective.prior
-    if prior != isinstance(sampler, systems.EM):
-        told = "a prior of clean speech knows no noisy input: its sampler is 'em'" if prior else (
-            "sampler 'em' needs a prior of clean speech (objective score_matching with prior: true)"
-        )  # fmt: skip
+    if prior != isinstance(sampler, systems.EM | systems.EMProximal):
+        told = "it needs a prior of clean speech (objective score_matching with prior: true)"
+        if prior:
+            told = "a prior of clean speech knows no noisy input: its sampler is 'em' or 'em_proximal'"
         raise DiffseError(f"{where}: sampler '{sampler.name}' does not fit: {told}")
     if isinstance(sampler, systems.VEM) != isinstance(train.objective, systems.ELBO):
         raise DiffseError(f"{where}: sampler 'vem' and objective 'elbo' (network rvae) need each other")

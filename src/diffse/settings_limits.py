@@ -130,7 +130,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "likelihood_every": _COUNT,
     "first_likelihood": _COUNT,
     "corrector_scale": _NOT_NEGATIVE,
-    "restart": (0.01, 1),
+    "prior_weight": _POSITIVE,
     "gradient_steps": _COUNT,
     "ema": _POSITIVE,
     "files": _NOT_NEGATIVE,

@@ -319,7 +319,21 @@ class EM:
     t_eps: float = 0.03
     start: Literal["unit", "marginal"] = "unit"  # y + z, or published y + sigma(1) z
     last_noise: bool = False  # noise also in the last step
-    restart: float = 1.0  # below 1: later EM iterations begin at this time; costs quality (docs/results)
+    normalise: bool = True  # by the spectrogram's largest magnitude
+
+
+@dataclass(frozen=True)
+class EMProximal:
+    """UDiffSE's EM with an E-step of a few proximal steps (Zhu et al. 2023), in place of the published one."""
+
+    name: Literal["em_proximal"] = "em_proximal"
+    steps: int = 10
+    em_iterations: int = 5
+    samples: int = 1  # averaged
+    rank: int = 4  # of the noise model
+    nmf_updates: int = 1
+    prior_weight: float = 3.0  # how far the prior's variance lies below that of the state's noise
+    t_eps: float = 0.03
     normalise: bool = True  # by the spectrogram's largest magnitude
 
 
@@ -334,7 +348,9 @@ class VEM:
     gradient_steps: int = 5  # of Adam in each E-step; with fewer the noise model takes the speech
 
 
-Sampler = PredictorCorrector | ProbabilityFlowODE | Multistep | BridgeODE | BridgeSDE | Direct | EM | VEM
+Sampler = (
+    PredictorCorrector | ProbabilityFlowODE | Multistep | BridgeODE | BridgeSDE | Direct | EM | EMProximal | VEM
+)
 
 
 @dataclass(frozen=True)
