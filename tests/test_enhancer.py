@@ -378,3 +378,20 @@ def test_the_enhance_block_replaces_all_that_the_checkpoint_stores(folder):
     assert not np.array_equal(enhancer(wave, 16000), Enhancer.from_checkpoint(folder, "cpu")(wave, 16000))
     with pytest.raises(DiffseError, match="sampler 'pc' does not fit"):
         Enhancer.from_checkpoint(folder, "cpu", enhance=settings.Enhance())
+
+
+def test_a_checkpoint_of_an_earlier_version_loads_unless_it_uses_what_is_gone(folder, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    path = old / checkpoint.DESCRIPTION
+    description = json.loads(path.read_text())
+    description["enhance"]["sampler"]["restart"] = 1.0
+    path.write_text(json.dumps(description))
+    wave = voice(0, 0.3)
+    assert np.array_equal(
+        Enhancer.from_checkpoint(old)(wave, 16000), Enhancer.from_checkpoint(folder)(wave, 16000)
+    )
+    description["enhance"]["sampler"]["restart"] = 0.3
+    path.write_text(json.dumps(description))
+    with pytest.raises(DiffseError, match=r"checkpoint\.json: sampler\.restart 0\.3 is of an earlier version"):
+        Enhancer.from_checkpoint(old)

@@ -285,7 +285,7 @@ def load_system(
     where = str(checkpoint.find(path) / checkpoint.DESCRIPTION)
     train = from_plain(settings.Train, description["train"], where)
     stft = from_plain(settings.Stft, description["stft"], where)
-    stored = from_plain(settings.Enhance, description["enhance"], where)
+    stored = from_plain(settings.Enhance, _without_retired(description["enhance"], where), where)
     enhance = stored if enhance is None else enhance
     if sampler is not None:
         enhance = dataclasses.replace(enhance, sampler=sampler)
@@ -300,6 +300,24 @@ def load_system(
         folder = checkpoint.find(path).parent / posthoc.FOLDER
         checkpoint.fill(network, posthoc.reconstruct(folder, enhance.ema), folder)
     return assemble(train, stft, enhance, network.to(device), description)
+
+
+# Settings of samplers that earlier checkpoints hold and that are no more, with the value that changed nothing.
+_RETIRED = {"restart": 1.0}
+
+
+def _without_retired(enhance: dict, where: str) -> dict:
+    """Stored settings of enhancement less the retired ones; DiffseError where one of them was in use."""
+    sampler = enhance.get("sampler")
+    if not isinstance(sampler, dict):
+        return enhance
+    for name, neutral in _RETIRED.items():
+        if sampler.get(name, neutral) != neutral:
+            raise DiffseError(
+                f"{where}: sampler.{name} {sampler[name]!r} is of an earlier version and no more to be had; choose "
+                f"another sampler, or set {name} to {neutral} there"
+            )
+    return enhance | {"sampler": {name: value for name, value in sampler.items() if name not in _RETIRED}}
 
 
 def snapshots(path: str | Path, std: float) -> dict[str, str]:
