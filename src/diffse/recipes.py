@@ -314,7 +314,7 @@ def _without_retired(enhance: dict, where: str) -> dict:
     for name, neutral in _RETIRED.items():
         if sampler.get(name, neutral) != neutral:
             raise DiffseError(
-                f"{where}: sampler.{name} {sampler[name]!r} is of an earlier version and no more to be had; choose "
+                f"{where}: sampler.{name} {sampler[name]!r} is of an earlier version and gone; choose "
                 f"another sampler, or set {name} to {neutral} there"
             )
     return enhance | {"sampler": {name: value for name, value in sampler.items() if name not in _RETIRED}}
