@@ -111,6 +111,17 @@ def test_batched_is_alone_and_order_does_not_matter(tmp_path, process):
         assert np.abs(shuffled[order.index(i)] - alone).max() < 1e-4 * scale
 
 
+def test_files_are_told_as_they_are_finished(folder):
+    """So that a bar moves within the hundreds of files that are enhanced together."""
+    enhancer, told = Enhancer.from_checkpoint(folder, batch=2), []
+    waves = [voice(seed, seconds) for seed, seconds in enumerate((1.2, 0.3, 0.3, 0.3))]  # the first in chunks
+    counted = enhancer._counted
+    enhancer.many(waves, 16000, list("abcd"), lambda: told.append(counted.examples))
+    assert len(told) == 4
+    assert told == sorted(told)
+    assert told[0] < told[-1] == counted.examples
+
+
 def test_noise_belongs_to_seed_and_key(tmp_path):
     folder = make_checkpoint(tmp_path / "m", "ouve")
     wave = voice(0, 0.3)

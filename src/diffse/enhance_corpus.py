@@ -1,7 +1,8 @@
 """The stage `enhance`: a trained system over the test split of a corpus."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def _enhance_rows(frame, enhancer: Enhancer, mixtures: Path, target: Path):
         shards.ShardWriter(target, enhancer.rate, 1) as writer,
         tqdm(total=len(frame), unit="file", disable=None) as bar,
     ):
-        for row, wave, noisy, seconds in _windows(frame, enhancer, mixtures):
+        for row, wave, noisy, seconds in _windows(frame, enhancer, mixtures, partial(bar.update, 1)):
             stored = writer.add(wave[None])
             rows.append(
                 {
@@ -101,17 +102,19 @@ def _enhance_rows(frame, enhancer: Enhancer, mixtures: Path, target: Path):
                     "compute_seconds": seconds,
                 }
             )
-            bar.update(1)
     return pd.DataFrame(rows)
 
 
-def _windows(frame, enhancer: Enhancer, mixtures: Path) -> Iterator[tuple]:
-    """(row, enhanced, noisy, seconds) in the frame's order, a bounded number of utterances at once."""
+def _windows(frame, enhancer: Enhancer, mixtures: Path, tell: Callable[[], object]) -> Iterator[tuple]:
+    """(row, enhanced, noisy, seconds) in the frame's order, a bounded number of utterances at once.
+
+    `tell()` is called whenever one more is enhanced.
+    """
     for start in range(0, len(frame), WINDOW):
         rows = [row for _, row in frame.iloc[start : start + WINDOW].iterrows()]
         noisy = [shards.read_pair(mixtures, row)[1] for row in rows]
         began = time.perf_counter()
-        enhanced = enhancer.many(noisy, enhancer.rate, [row["id"] for row in rows])
+        enhanced = enhancer.many(noisy, enhancer.rate, [row["id"] for row in rows], tell)
         seconds = time.perf_counter() - began
         total = sum(map(len, noisy))
         for row, wave, original in zip(rows, enhanced, noisy, strict=True):

@@ -11,6 +11,7 @@ noise of an item depends on (seed, key) alone. The result is therefore the same 
 import dataclasses
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -111,18 +112,35 @@ class Enhancer:
         """
         return self.many([wave], rate, [key])[0]
 
-    def many(self, waves: Sequence[np.ndarray], rate: int, keys: Sequence[str]) -> list[np.ndarray]:
-        """Enhance several signals of one rate together; the same results as one by one."""
+    def many(
+        self,
+        waves: Sequence[np.ndarray],
+        rate: int,
+        keys: Sequence[str],
+        tell: Callable[[], object] = lambda: None,
+    ) -> list[np.ndarray]:
+        """Enhance several signals of one rate together; the same results as one by one.
+
+        `tell()` is called whenever one more of them is finished, in the order of their lengths.
+        """
         shaped = [self._checked(wave, key) for wave, key in zip(waves, keys, strict=True)]
         overlap = self._overlap(rate)
         plans = [chunking.plan(wave.shape[1], self.chunk_size(rate), overlap) for wave in shaped]
         jobs = [
-            (wave[channel, start:stop], self._key(key, channel, number))
-            for wave, key, chunks in zip(shaped, keys, plans, strict=True)
+            (wave[channel, start:stop], self._key(key, channel, number), place)
+            for place, (wave, key, chunks) in enumerate(zip(shaped, keys, plans, strict=True))
             for number, (start, stop) in enumerate(chunks)
             for channel in range(len(wave))
         ]
-        done = iter(self._chunks([wave for wave, _ in jobs], rate, [key for _, key in jobs]))
+        left = Counter(place for *_, place in jobs)
+
+        def finished(number: int) -> None:
+            place = jobs[number][2]
+            left[place] -= 1
+            if not left[place]:
+                tell()
+
+        done = iter(self._chunks([wave for wave, *_ in jobs], rate, [key for _, key, _ in jobs], finished))
         results = []
         for wave, original, chunks in zip(shaped, waves, plans, strict=True):
             parts = [(span, np.stack([next(done) for _ in wave])) for span in chunks]
@@ -168,8 +186,17 @@ class Enhancer:
 
     # ------------------------------------------------------------------------------------------- chunks
 
-    def _chunks(self, waves: list[np.ndarray], rate: int, keys: list[str]) -> list[np.ndarray]:
-        """Enhance short mono signals [samples] at `rate`, in batches of equal padded length."""
+    def _chunks(
+        self,
+        waves: list[np.ndarray],
+        rate: int,
+        keys: list[str],
+        finished: Callable[[int], None] = lambda number: None,
+    ) -> list[np.ndarray]:
+        """Enhance short mono signals [samples] at `rate`, in batches of equal padded length.
+
+        `finished` gets the place of each one when it is done.
+        """
         if rate != self.rate and not self.resample:
             raise DiffseError(
                 f"audio has {rate} Hz, but this checkpoint is for {self.rate} Hz; "
@@ -181,6 +208,7 @@ class Enhancer:
             enhanced = self._batch([inner[i] for i in places], [keys[i] for i in places])
             for i, wave in zip(places, enhanced, strict=True):
                 results[i] = _fit(audio.resample(wave, self.rate, rate), len(waves[i]))
+                finished(i)
         return results
 
     def _to_inner_rate(self, wave: np.ndarray, rate: int) -> np.ndarray:

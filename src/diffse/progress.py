@@ -53,15 +53,18 @@ def facts() -> dict[str, Any] | None:
 
 
 class tqdm(_tqdm.tqdm):
-    """tqdm's bar, which reports what it counts, and without a terminal says it in a log line now and then."""
+    """tqdm's bar, which reports what it counts, and without a terminal says it in a log line now and then.
+
+    `counted`: units done, also where the bar is off and tqdm's own `n` stands still.
+    """
 
     def __init__(self, iterable=None, desc: str | None = None, total: int | None = None, **options: Any):
         super().__init__(iterable, desc, total, **options)
         if total is None and hasattr(iterable, "__len__"):
             total = len(iterable)
-        self._counted, self._iterating = int(options.get("initial", 0)), False
+        self.counted, self._iterating = int(options.get("initial", 0)), False
         self._said = time.monotonic()
-        begin(desc or "", total, options.get("unit", ""), self._counted)
+        begin(desc or "", total, options.get("unit", ""), self.counted)
 
     def __iter__(self) -> Iterator[Any]:
         self._iterating = True  # tqdm's own loop calls update, but not when the bar is off
@@ -75,8 +78,8 @@ class tqdm(_tqdm.tqdm):
         return super().update(n)
 
     def _count(self, n: int) -> None:
-        self._counted += n
-        report(self._counted)
+        self.counted += n
+        report(self.counted)
         if self.disable and time.monotonic() - self._said >= SECONDS:
             print(json.dumps({"event": "progress", **(facts() or {})}), file=sys.stderr, flush=True)
             self._said = time.monotonic()

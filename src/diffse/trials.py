@@ -118,6 +118,7 @@ def measure(plan: Plan, folder: Path) -> list[dict[str, Any]]:
         for variant in plan.variants:
             key = _key(plan, variant)
             trial = known.get(key) or {"key": key} | _measured(plan, variant, workers, bar)
+            bar.update(len(plan.files.rows) * (len(trials) + 1) - bar.counted)  # known, or not enhanced
             named = {"name": variant.name, "value": variant.value, "family": variant.family}
             trials.append(trial | named | {"made_from": variant.made_from})
             storage.write_json(progress, {"format": FORMAT, "trials": trials})
@@ -170,11 +171,9 @@ def _measured(plan: Plan, variant: Variant, workers: Workers, bar: tqdm) -> dict
         enhancer.many([shards.read_pair(files.folder, first)[1]], files.rate, [first["id"]])
     score = partial(score_job, rate=files.rate, metrics=plan.metrics, tools=plan.tools)
     scores, seconds = [], 0.0
-    for jobs, spent in _enhanced(files, enhancer):
+    for jobs, spent in _enhanced(files, enhancer, partial(bar.update, 1)):
         with closing(workers.map(score, jobs)) as scored:
-            for job, found in zip(jobs, scored, strict=True):
-                scores.append({"id": job["id"], **found})
-                bar.update(1)
+            scores += [{"id": job["id"], **found} for job, found in zip(jobs, scored, strict=True)]
         seconds += spent
     audio = sum(row["n_samples"] for row in files.rows) / files.rate
     return {
@@ -193,14 +192,16 @@ def _check_rate(plan: Plan, enhancer: Enhancer) -> None:
         )
 
 
-def _enhanced(files: Files, enhancer: Enhancer | None) -> Iterator[tuple[list[dict[str, Any]], float]]:
-    """(signals of some utterances, seconds that enhancing them took)."""
+def _enhanced(
+    files: Files, enhancer: Enhancer | None, tell: Callable[[], object]
+) -> Iterator[tuple[list[dict[str, Any]], float]]:
+    """(signals of some utterances, seconds that enhancing them took); `tell()` when one more is enhanced."""
     for start in range(0, len(files.rows), WINDOW):
         rows = files.rows[start : start + WINDOW]
         pairs = [shards.read_pair(files.folder, row) for row in rows]
         noisy, ids = [pair[1] for pair in pairs], [row["id"] for row in rows]
         began = time.perf_counter()
-        waves = noisy if enhancer is None else enhancer.many(noisy, files.rate, ids)
+        waves = noisy if enhancer is None else enhancer.many(noisy, files.rate, ids, tell)
         seconds = time.perf_counter() - began
         jobs = [
             {
