@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from networks import macs
-from systems import waken
+from systems import waken, with_scales
 
 from diffse import compiling, ema, precision, recipes, settings, storage
 from diffse.data import manifest, shards
@@ -91,7 +91,7 @@ TINY = Size(batch=2, frames=64, files=3, seconds=(0.5, 0.8), rounds=1, matrix=51
 
 def load(name: str) -> tuple[settings.Train, settings.Enhance]:
     entry = table()[name].value
-    return build(settings.Train, entry["train"]), build(settings.Enhance, entry["enhance"])
+    return with_scales(build(settings.Train, entry["train"])), build(settings.Enhance, entry["enhance"])
 
 
 def network_of(train: settings.Train, way: Way, device: torch.device, fixed_size: bool) -> torch.nn.Module:

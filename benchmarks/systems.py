@@ -46,9 +46,7 @@ def load(name: str) -> tuple[settings.Train, settings.Stft, settings.Enhance]:
     node = presets.table()[f"{name}_small"].value
     train, enhance = build(settings.Train, node["train"]), build(settings.Enhance, node["enhance"])
     train = dataclasses.replace(train, batch=BATCH, frames=FRAMES, warmup_steps=0)
-    if isinstance(train.objective, settings.EDM2SE):  # estimated from the training data otherwise
-        objective = dataclasses.replace(train.objective, sigma_x=0.402, sigma_n=0.342)
-        train = dataclasses.replace(train, objective=objective)
+    train = with_scales(train)
     if train.predictor is not None:
         train = dataclasses.replace(train, predictor=dataclasses.replace(train.predictor, pretrain_steps=0))
     return (
@@ -58,9 +56,18 @@ def load(name: str) -> tuple[settings.Train, settings.Stft, settings.Enhance]:
     )
 
 
+def with_scales(train: settings.Train) -> settings.Train:
+    """EDM2SE's standard deviations, which a stage estimates from the training data, as its paper has them."""
+    if not isinstance(train.objective, settings.EDM2SE):
+        return train
+    return dataclasses.replace(
+        train, objective=dataclasses.replace(train.objective, sigma_x=0.402, sigma_n=0.342)
+    )
+
+
 def shortened(sampler: settings.Sampler) -> settings.Sampler:
     """The sampler with `STEPS` steps (one where it has none)."""
-    if isinstance(sampler, settings.EM):
+    if isinstance(sampler, settings.EM | settings.EMProximal):
         return dataclasses.replace(sampler, steps=STEPS, em_iterations=1)
     if isinstance(sampler, settings.VEM):
         return dataclasses.replace(sampler, iterations=STEPS)

@@ -122,8 +122,10 @@ def test_a_change_runs_what_reads_it(folder):
     assert ran(folder) == set()
     params = one_system()
     gates = {key: row for key, row in TABLE.items() if key.startswith("check.")}
-    for key, (value, _) in gates.items():  # all in one run, because each takes seconds; test_pipelines_changes
-        change(params, key, value)  # has them one by one
+    # All in one run, because each takes seconds. That each gate reads its own limits alone follows from
+    # test_commands_are_steps_with_their_settings_and_products.
+    for key, (value, _) in gates.items():
+        change(params, key, value)
     check_table(folder, params, {key: (value, set().union(*(row[1] for row in gates.values())))})
     check_table(folder, params, {key: row for key, row in TABLE.items() if key not in gates})
 

@@ -10,7 +10,7 @@ import pandas
 import pytest
 import tiny
 
-from diffse import cli, enhancer, paths, settings, swapping, sweeping, training, trials
+from diffse import cli, enhancer, paths, progress, settings, swapping, sweeping, training, trials
 from diffse.data import manifest, shards
 from diffse.errors import DiffseError
 from diffse.metrics.score import score_pair
@@ -205,8 +205,10 @@ def test_what_is_scored_is_not_scored_again(root, measured):
     sweeping.run(write_params(root), "steps", root)
     first = summary_of(paths.sweep(root, "steps"))
     assert measured == ["unprocessed input", "1 step", "4 steps"]
+    assert (counted := progress.facts())["done"] == counted["total"] > 0
     sweeping.run(write_params(root, sweeps__steps__values=[1, 2, 4]), "steps", root)
     assert measured[3:] == ["2 steps"]
+    assert (again := progress.facts())["done"] == again["total"] == counted["total"] * 4 // 3
     second = summary_of(paths.sweep(root, "steps"))
     assert [second["trials"][place] for place in (0, 1, 3)] == first["trials"]
     # settings of another recipe, and other intervals over the same scores

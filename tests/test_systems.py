@@ -84,6 +84,18 @@ def test_every_system_trains_and_enhances(project, name):
     assert enhancer.evaluations == stated > 0
 
 
+def test_udiffse_enhances_with_proximal_steps(project):
+    root, params = project
+    training.run(params, "udiffse.toy", root)
+    sampler = settings.EMProximal(steps=3, em_iterations=2, samples=2)
+    enhancer = Enhancer.from_checkpoint(paths.model(root, "udiffse.toy"), sampler=sampler)
+    noisy = tiny.voice(1, 0.7)
+    enhanced = enhancer(noisy, 16000)
+    assert np.isfinite(enhanced).all() and enhanced.shape == noisy.shape
+    assert not np.allclose(enhanced, noisy, atol=1e-3)
+    assert enhancer._counted.examples == enhancer.evaluations == 12
+
+
 def resumed_weights(project, tmp_path, name: str, stop: int) -> tuple[dict, dict]:
     """Weights of a run that was stopped after `stop` steps and continued, and of one that was not."""
     root, params = project

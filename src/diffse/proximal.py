@@ -1,10 +1,11 @@
-"""UDiffSE's EM with few network calls: posterior samples by proximal steps.
+"""UDiffSE's EM with few network calls: an E-step of proximal steps in place of posterior sampling.
 
 The published E-step (`diffse.posterior`) follows the prior's reverse process and pushes the state towards the
 observation now and then, which takes small steps and a corrector. Here each step joins the prior's estimate of
 clean speech with the observation in closed form, as a Wiener filter joins two Gaussian laws, and brings the
 result to the next time with new noise (Zhu et al. 2023, "Denoising diffusion models for plug-and-play image
-restoration", algorithm 1 with all noise drawn anew). Ten steps and one sample are enough then.
+restoration", algorithm 1 with all noise drawn anew). What comes out is no sample of the exact posterior; how good
+it is for how many steps is measured in docs/results/fronts.
 """
 
 from collections.abc import Callable
@@ -33,13 +34,14 @@ def em_proximal(
     normalise: bool = True,
     observe: posterior.Observer | None = None,
 ) -> Tensor:
-    """Enhance y [B, 1, F, T]: the mean of the last posterior samples, shape of y.
+    """Enhance y [B, 1, F, T]: the mean of the last estimates, shape of y.
 
     As `posterior.em` but for the E-step, which is `proximal_samples`. Draws: W and H, then per EM iteration
     and step one for each sample. Network evaluations per file: em_iterations * samples * steps.
     """
 
     def e_step(X: Tensor, V: Tensor | None) -> Tensor:
+        assert V is not None  # no iteration leaves the likelihood out here
         return proximal_samples(denoise, process, X, V, draw, samples, steps, prior_weight, t_eps)
 
     factors = nmf.initial(draw, rank)
@@ -59,7 +61,7 @@ def proximal_samples(
     prior_weight: float = 3.0,
     t_eps: float = 0.03,
 ) -> Tensor:
-    """Samples of s given X [B, 1, F, T] and noise power V: [samples, B, 1, F, T].
+    """Estimates of s given X [B, 1, F, T] and noise power V, one per chain of noise: [samples, B, 1, F, T].
 
     From N_C(delta(1) X, sigma(1)^2) on, each of `steps` times from 1 to t_eps takes D = denoise(s_t, t), then
     the proximal point `joined`, then s_u = delta(u) s_hat + sigma(u) z at the next time u. The result is the

@@ -285,7 +285,8 @@ def load_system(
     where = str(checkpoint.find(path) / checkpoint.DESCRIPTION)
     train = from_plain(settings.Train, description["train"], where)
     stft = from_plain(settings.Stft, description["stft"], where)
-    stored = from_plain(settings.Enhance, _without_retired(description["enhance"], where), where)
+    replaced = enhance is not None or sampler is not None
+    stored = from_plain(settings.Enhance, _without_retired(description["enhance"], where, replaced), where)
     enhance = stored if enhance is None else enhance
     if sampler is not None:
         enhance = dataclasses.replace(enhance, sampler=sampler)
@@ -306,16 +307,19 @@ def load_system(
 _RETIRED = {"restart": 1.0}
 
 
-def _without_retired(enhance: dict, where: str) -> dict:
-    """Stored settings of enhancement less the retired ones; DiffseError where one of them was in use."""
+def _without_retired(enhance: dict, where: str, replaced: bool) -> dict:
+    """Stored settings of enhancement less the retired ones.
+
+    DiffseError where one of them was in use and the sampler is not `replaced`.
+    """
     sampler = enhance.get("sampler")
     if not isinstance(sampler, dict):
         return enhance
     for name, neutral in _RETIRED.items():
-        if sampler.get(name, neutral) != neutral:
+        if not replaced and sampler.get(name, neutral) != neutral:
             raise DiffseError(
-                f"{where}: sampler.{name} {sampler[name]!r} is of an earlier version and gone; choose "
-                f"another sampler, or set {name} to {neutral} there"
+                f"{where}: sampler.{name} {sampler[name]!r} is of an earlier version and gone; choose another "
+                "sampler in enhance.<recipe>"
             )
     return enhance | {"sampler": {name: value for name, value in sampler.items() if name not in _RETIRED}}
 

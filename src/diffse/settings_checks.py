@@ -161,11 +161,9 @@ def _check_times(train: systems.Train, sampler: object, where: str) -> None:
     zero = getattr(sampler, "t_eps", 1.0) == 0
     if getattr(sampler, "t_start", 1.0) <= getattr(sampler, "t_eps", 0.0):
         raise DiffseError(f"{where}: t_start must lie above t_eps; sampling goes from the former to the latter")
-    bounded = systems.PredictorCorrector | systems.ProbabilityFlowODE
-    if zero and (isinstance(sampler, bounded) or _multistep_of_score(train, sampler)):
-        raise DiffseError(f"{where}: t_eps 0 is where the score has no bound; choose more, as 0.03")
-    reaches_end = getattr(sampler, "grid", "") == "linspace" or isinstance(sampler, systems.EMProximal)
-    if zero and reaches_end:
+    bounded = isinstance(sampler, systems.PredictorCorrector | systems.ProbabilityFlowODE | systems.EMProximal)
+    bounded |= isinstance(sampler, systems.EM) and sampler.grid == "linspace"
+    if zero and (bounded or _multistep_of_score(train, sampler)):
         raise DiffseError(f"{where}: t_eps 0 is where the score has no bound; choose more, as 0.03")
     if zero and getattr(sampler, "evaluate_at", "") == "target":
         raise DiffseError(

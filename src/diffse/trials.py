@@ -113,12 +113,11 @@ def measure(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     progress = folder.with_name(f".{folder.name}.partial.json")
     known = _known(folder / "summary.json") | _known(progress)
     trials: list[dict[str, Any]] = []
-    total = len(plan.files.rows) * len(plan.variants)
-    with Workers(plan.evaluate.processes) as workers, tqdm(total=total, unit="file", disable=None) as bar:
-        for variant in plan.variants:
-            key = _key(plan, variant)
+    keys, files = [_key(plan, variant) for variant in plan.variants], len(plan.files.rows)
+    counts = {"total": files * len(keys), "initial": files * sum(key in known for key in keys)}
+    with Workers(plan.evaluate.processes) as workers, tqdm(**counts, unit="file", disable=None) as bar:
+        for key, variant in zip(keys, plan.variants, strict=True):
             trial = known.get(key) or {"key": key} | _measured(plan, variant, workers, bar)
-            bar.update(len(plan.files.rows) * (len(trials) + 1) - bar.counted)  # known, or not enhanced
             named = {"name": variant.name, "value": variant.value, "family": variant.family}
             trials.append(trial | named | {"made_from": variant.made_from})
             storage.write_json(progress, {"format": FORMAT, "trials": trials})
@@ -174,6 +173,8 @@ def _measured(plan: Plan, variant: Variant, workers: Workers, bar: tqdm) -> dict
     for jobs, spent in _enhanced(files, enhancer, partial(bar.update, 1)):
         with closing(workers.map(score, jobs)) as scored:
             scores += [{"id": job["id"], **found} for job, found in zip(jobs, scored, strict=True)]
+        if enhancer is None:
+            bar.update(len(jobs))
         seconds += spent
     audio = sum(row["n_samples"] for row in files.rows) / files.rate
     return {
