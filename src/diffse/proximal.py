@@ -4,8 +4,8 @@ The published E-step (`diffse.posterior`) follows the prior's reverse process an
 observation now and then, which takes small steps and a corrector. Here each step joins the prior's estimate of
 clean speech with the observation in closed form, as a Wiener filter joins two Gaussian laws, and brings the
 result to the next time with new noise (Zhu et al. 2023, "Denoising diffusion models for plug-and-play image
-restoration", algorithm 1 with all noise drawn anew). What comes out is no sample of the exact posterior; how good
-it is for how many steps is measured in docs/results/fronts.
+restoration", algorithm 1 with all noise drawn anew). What comes out is no sample of the exact posterior;
+docs/results/fronts has what it is worth.
 """
 
 from collections.abc import Callable
