@@ -60,8 +60,7 @@ def test_one_program_serves_all_lengths_and_batches(name):
             given = inputs(*size)
             assert distance(compiled(*given), plain(*given)) < 1e-5
             graphs.append(counters["stats"]["unique_graphs"])
-    assert graphs[0] > 0
-    assert len(set(graphs)) == 1
+    assert set(graphs) == {1}, dict(counters["graph_break"])  # one for the whole network: it breaks nowhere
 
 
 @pytest.mark.slow

@@ -100,6 +100,8 @@ class MPConv(nn.Module):
 
     def _normalised(self, gain: float | Tensor) -> Tensor:
         """The filters as they are used. Without gradients they are kept until the stored ones change."""
+        if torch.compiler.is_compiling():  # a graph breaks at what it cannot know, as where the weights lie
+            return self._computed(gain)
         if torch.is_grad_enabled() or isinstance(gain, Tensor) or self.weight.is_inference():
             return self._computed(gain)
         key = (self.weight.data_ptr(), self.weight._version, self.weight.dtype, gain)
