@@ -33,6 +33,7 @@ GROUPS = {
     "settings_evaluation": "settings",
     "settings_gates": "settings",
     "settings_networks": "settings",
+    "settings_samplers": "settings",
     "settings_systems": "settings",
     "swapping": "sweeping",
     "training_inputs": "training",

@@ -134,14 +134,41 @@ from diffse.settings_networks import (
     Network as Network,
 )
 from diffse.settings_reader import build, read_yaml
+from diffse.settings_samplers import (
+    EM as EM,
+)
+from diffse.settings_samplers import (
+    VEM as VEM,
+)
+from diffse.settings_samplers import (
+    BridgeODE as BridgeODE,
+)
+from diffse.settings_samplers import (
+    BridgeSDE as BridgeSDE,
+)
+from diffse.settings_samplers import (
+    Direct as Direct,
+)
+from diffse.settings_samplers import (
+    EMProximal as EMProximal,
+)
+from diffse.settings_samplers import (
+    Multistep as Multistep,
+)
+from diffse.settings_samplers import (
+    PredictorCorrector as PredictorCorrector,
+)
+from diffse.settings_samplers import (
+    ProbabilityFlowODE as ProbabilityFlowODE,
+)
+from diffse.settings_samplers import (
+    Sampler as Sampler,
+)
 from diffse.settings_systems import (
     EDM2SE as EDM2SE,
 )
 from diffse.settings_systems import (
     ELBO as ELBO,
-)
-from diffse.settings_systems import (
-    EM as EM,
 )
 from diffse.settings_systems import (
     OUVE as OUVE,
@@ -150,34 +177,16 @@ from diffse.settings_systems import (
     SBVE as SBVE,
 )
 from diffse.settings_systems import (
-    VEM as VEM,
-)
-from diffse.settings_systems import (
-    BridgeODE as BridgeODE,
-)
-from diffse.settings_systems import (
-    BridgeSDE as BridgeSDE,
-)
-from diffse.settings_systems import (
     DataPrediction as DataPrediction,
 )
 from diffse.settings_systems import (
     Denoising as Denoising,
 )
 from diffse.settings_systems import (
-    Direct as Direct,
-)
-from diffse.settings_systems import (
-    EMProximal as EMProximal,
-)
-from diffse.settings_systems import (
     Enhance as Enhance,
 )
 from diffse.settings_systems import (
     External as External,
-)
-from diffse.settings_systems import (
-    Multistep as Multistep,
 )
 from diffse.settings_systems import (
     NoProcess as NoProcess,
@@ -195,19 +204,10 @@ from diffse.settings_systems import (
     Predictor as Predictor,
 )
 from diffse.settings_systems import (
-    PredictorCorrector as PredictorCorrector,
-)
-from diffse.settings_systems import (
-    ProbabilityFlowODE as ProbabilityFlowODE,
-)
-from diffse.settings_systems import (
     Process as Process,
 )
 from diffse.settings_systems import (
     Regression as Regression,
-)
-from diffse.settings_systems import (
-    Sampler as Sampler,
 )
 from diffse.settings_systems import (
     ScoreMatching as ScoreMatching,

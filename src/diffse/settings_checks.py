@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffse import settings_networks as networks
+from diffse import settings_samplers as samplers
 from diffse import settings_systems as systems
 from diffse.errors import DiffseError
 
@@ -22,14 +23,14 @@ _PROCESSES_OF = {
 }
 _SAMPLERS_OF = {
     systems.OUVE: (
-        systems.PredictorCorrector,
-        systems.ProbabilityFlowODE,
-        systems.Multistep,
-        systems.EM,
-        systems.EMProximal,
+        samplers.PredictorCorrector,
+        samplers.ProbabilityFlowODE,
+        samplers.Multistep,
+        samplers.EM,
+        samplers.EMProximal,
     ),
-    systems.SBVE: (systems.BridgeODE, systems.BridgeSDE, systems.Multistep),
-    systems.NoProcess: (systems.Direct, systems.VEM),
+    systems.SBVE: (samplers.BridgeODE, samplers.BridgeSDE, samplers.Multistep),
+    systems.NoProcess: (samplers.Direct, samplers.VEM),
 }
 # Networks that predict without a state and a time, whatever their settings say.
 _PREDICTIVE = (networks.ConvTasNet, networks.GaGNet)
@@ -161,8 +162,10 @@ def _check_times(train: systems.Train, sampler: object, where: str) -> None:
     zero = getattr(sampler, "t_eps", 1.0) == 0
     if getattr(sampler, "t_start", 1.0) <= getattr(sampler, "t_eps", 0.0):
         raise DiffseError(f"{where}: t_start must lie above t_eps; sampling goes from the former to the latter")
-    bounded = isinstance(sampler, systems.PredictorCorrector | systems.ProbabilityFlowODE | systems.EMProximal)
-    bounded |= isinstance(sampler, systems.EM) and sampler.grid == "linspace"
+    bounded = isinstance(
+        sampler, samplers.PredictorCorrector | samplers.ProbabilityFlowODE | samplers.EMProximal
+    )
+    bounded |= isinstance(sampler, samplers.EM) and sampler.grid == "linspace"
     if zero and (bounded or _multistep_of_score(train, sampler)):
         raise DiffseError(f"{where}: t_eps 0 is where the score has no bound; choose more, as 0.03")
     if zero and getattr(sampler, "evaluate_at", "") == "target":
@@ -172,7 +175,7 @@ def _check_times(train: systems.Train, sampler: object, where: str) -> None:
 
 
 def _multistep_of_score(train: systems.Train, sampler: object) -> bool:
-    return isinstance(sampler, systems.Multistep) and isinstance(train.process, systems.OUVE)
+    return isinstance(sampler, samplers.Multistep) and isinstance(train.process, systems.OUVE)
 
 
 def _check_average(average: systems.PowerEMA, where: str) -> None:
@@ -197,12 +200,12 @@ def check_sampler(train: systems.Train, sampler: object, where: str) -> None:
         )
     _check_times(train, sampler, where)
     prior = isinstance(train.objective, systems.ScoreMatching) and train.objective.prior
-    if prior != isinstance(sampler, systems.EM | systems.EMProximal):
+    if prior != isinstance(sampler, samplers.EM | samplers.EMProximal):
         told = "it needs a prior of clean speech (objective score_matching with prior: true)"
         if prior:
             told = "a prior of clean speech knows no noisy input: its sampler is 'em' or 'em_proximal'"
         raise DiffseError(f"{where}: sampler '{sampler.name}' does not fit: {told}")
-    if isinstance(sampler, systems.VEM) != isinstance(train.objective, systems.ELBO):
+    if isinstance(sampler, samplers.VEM) != isinstance(train.objective, systems.ELBO):
         raise DiffseError(f"{where}: sampler 'vem' and objective 'elbo' (network rvae) need each other")
     if getattr(sampler, "predictor", "") == "none" and (
         sampler.corrector == "none" or not sampler.corrector_steps
